@@ -1,0 +1,136 @@
+"""The custom resource `SwarmTrainingJob`: metadata and spec. Its status is in `status`."""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from swarm_api.algorithm import Algorithm
+from swarm_api.base import Model
+from swarm_api.names import API_VERSION, KIND, MAX_JOB_NAME
+from swarm_api.status import JobStatus
+
+
+class Link(StrEnum):
+    """Which torch.distributed backend carries the tensors."""
+
+    SWARM = "Swarm"
+    GLOO = "Gloo"
+
+
+class Sync(Model):
+    """When a round commits, and who is waited for."""
+
+    link: Link = Link.SWARM
+    quorum: Annotated[int, Field(ge=1, le=1024)] | Annotated[str, Field(pattern=r"^(100|[1-9]?[0-9])%$")] = "50%"
+    """Members that must have delivered before a round may close without the others: a number or a percentage."""
+    grace_milliseconds: Annotated[int, Field(ge=0, le=600_000)] | None = None
+    """How long a round that has its quorum waits for the rest; unset: twice the usual spread, 200 at least."""
+    deadline_seconds: Annotated[int, Field(ge=1, le=3600)] = 30
+    """After this long a round commits with minReplicas, quorum or not."""
+    heartbeat_seconds: Annotated[int, Field(ge=1, le=60)] = 1
+    unresponsive_seconds: Annotated[int, Field(ge=5, le=86_400)] = 60
+    """A particle that has attached and then is silent for so long is killed and replaced."""
+    start_grace_seconds: Annotated[int, Field(ge=0, le=3600)] = 60
+    """How long the first round waits for all replicas to attach before it starts with minReplicas."""
+    max_detached_steps: Annotated[int, Field(ge=1, le=100_000_000)] = 10_000
+    """Steps a particle may take without a commit before it pauses."""
+
+    def quorum_of(self, members: int) -> int:
+        """The number of deliveries that `members` at the opening of a round need; at least 1."""
+        if isinstance(self.quorum, int):
+            return max(1, min(self.quorum, members))
+        share = int(self.quorum.removesuffix("%"))
+        return max(1, -(-share * members // 100))
+
+
+class FailurePolicy(Model):
+    """How many failures of its own a particle may have before it is given up."""
+
+    max_failures_per_particle: Annotated[int, Field(ge=0, le=100)] = 3
+    window_seconds: Annotated[int, Field(ge=1, le=604_800)] = 3600
+    """Only failures this recent count."""
+
+
+class PodTemplate(Model):
+    """A pod template, kept as it is: metadata and spec are Kubernetes' own and not checked here."""
+
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    spec: dict[str, Any]
+
+
+class Particles(Model):
+    """The replicas, and how they are started and replaced."""
+
+    replicas: Annotated[int, Field(ge=1, le=1024)] = 2
+    min_replicas: Annotated[int, Field(ge=1, le=1024)] = 1
+    """The floor: at or above it the swarm trains (Degraded), below it nothing commits (Waiting)."""
+    max_replicas: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """The ceiling; unset: replicas."""
+    failure_policy: FailurePolicy = FailurePolicy()
+    template: PodTemplate
+
+    @model_validator(mode="after")
+    def bounds_hold(self) -> Self:
+        """MinReplicas <= replicas <= maxReplicas."""
+        if self.min_replicas > self.replicas:
+            msg = f"minReplicas {self.min_replicas} exceeds replicas {self.replicas}: lower it or raise replicas"
+            raise ValueError(msg)
+        if self.max_replicas is not None and self.replicas > self.max_replicas:
+            msg = f"replicas {self.replicas} exceeds maxReplicas {self.max_replicas}: lower it or raise maxReplicas"
+            raise ValueError(msg)
+        return self
+
+
+class Synchronizer(Model):
+    """The process that holds the center."""
+
+    template: PodTemplate | None = None
+    """Unset: the particles' image without GPUs."""
+
+
+class Spec(Model):
+    """What the user asks for."""
+
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    """Particle i's own seed is a fixed function of (seed, i)."""
+    algorithm: Algorithm
+    sync: Sync = Sync()
+    particles: Particles
+    synchronizer: Synchronizer = Synchronizer()
+    suspend: bool = False
+
+
+class Metadata(Model):
+    """The part of Kubernetes' ObjectMeta that is read; the rest is carried along."""
+
+    model_config = {**Model.model_config, "extra": "allow"}
+
+    name: str
+    namespace: str = "default"
+    uid: str = ""
+    generation: int = 1
+
+    @field_validator("name")
+    @classmethod
+    def name_is_a_dns_label(cls, name: str) -> str:
+        """RFC 1035, and short enough that children's names stay labels."""
+        letters = name.replace("-", "a")
+        proper = letters.isascii() and letters.isalnum() and letters == letters.lower()
+        if not (proper and name[0].isalpha() and name[-1] != "-" and len(name) <= MAX_JOB_NAME):
+            msg = (
+                f"{name!r} must start with a letter, hold only a-z, 0-9 and '-', not end in '-', "
+                f"and have at most {MAX_JOB_NAME} characters"
+            )
+            raise ValueError(msg)
+        return name
+
+
+class SwarmTrainingJob(Model):
+    """One training by a swarm."""
+
+    api_version: Literal["swarm.training/v1alpha1"] = API_VERSION  # type: ignore[assignment]
+    kind: Literal["SwarmTrainingJob"] = KIND  # type: ignore[assignment]
+    metadata: Metadata
+    spec: Spec
+    status: JobStatus = Field(default_factory=JobStatus)

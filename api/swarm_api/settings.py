@@ -1,0 +1,34 @@
+"""What the synchronizer needs to know of the spec. It alone tells the particles, so none can disagree."""
+
+from typing import Self
+
+from swarm_api.algorithm import Algorithm
+from swarm_api.base import Model
+from swarm_api.job import SwarmTrainingJob, Sync
+
+
+class Settings(Model):
+    """One generation of settings; a new one takes effect at a commit."""
+
+    generation: int
+    job: str
+    uid: str
+    seed: int
+    replicas: int
+    min_replicas: int
+    algorithm: Algorithm
+    sync: Sync
+
+    @classmethod
+    def of(cls, job: SwarmTrainingJob) -> Self:
+        """The settings that this job asks for now."""
+        return cls(
+            generation=job.metadata.generation,
+            job=job.metadata.name,
+            uid=job.metadata.uid,
+            seed=job.spec.seed,
+            replicas=job.spec.particles.replicas,
+            min_replicas=job.spec.particles.min_replicas,
+            algorithm=job.spec.algorithm,
+            sync=job.spec.sync,
+        )

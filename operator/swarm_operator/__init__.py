@@ -1,0 +1,1 @@
+"""Runs SwarmTrainingJobs: a pure plan, and backends that carry it out."""
