@@ -30,10 +30,10 @@ start and read again at every attempt to reach it."""
 REPORT_ADDRESS: Final = "SWARM_REPORT_ADDRESS"
 """Synchronizer: `host:port` on which report and metrics are served (port 0: any)."""
 
-SECRET_FILE: Final = "SWARM_SECRET_FILE"
+SECRET_FILE: Final = "SWARM_SECRET_FILE"  # noqa: S105
 """File with the job's link secret, from which both sides of a connection prove themselves."""
 
-REPORT_TOKEN_FILE: Final = "SWARM_REPORT_TOKEN_FILE"
+REPORT_TOKEN_FILE: Final = "SWARM_REPORT_TOKEN_FILE"  # noqa: S105
 """Synchronizer: file with the token that a reader of the report must show."""
 
 SETTINGS_FILE: Final = "SWARM_SETTINGS_FILE"
@@ -48,7 +48,7 @@ PORT: Final = 29400
 REPORT_PORT: Final = 29401
 """Report and metrics on a cluster."""
 
-REPORT_TOKEN_HEADER: Final = "X-Swarm-Token"
+REPORT_TOKEN_HEADER: Final = "X-Swarm-Token"  # noqa: S105
 """A header of our own, since the API server strips Authorization when it proxies."""
 
 ALL: Final = frozenset(

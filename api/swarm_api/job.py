@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from swarm_api.algorithm import Algorithm
 from swarm_api.base import Model
@@ -104,7 +104,7 @@ class Spec(Model):
 class Metadata(Model):
     """The part of Kubernetes' ObjectMeta that is read; the rest is carried along."""
 
-    model_config = {**Model.model_config, "extra": "allow"}
+    model_config = ConfigDict(**{**Model.model_config, "extra": "allow"})
 
     name: str
     namespace: str = "default"

@@ -18,6 +18,8 @@ class Settings(Model):
     min_replicas: int
     algorithm: Algorithm
     sync: Sync
+    given_up: tuple[int, ...] = ()
+    """Indices in quarantine: the swarm ends without them."""
 
     @classmethod
     def of(cls, job: SwarmTrainingJob) -> Self:
@@ -31,4 +33,9 @@ class Settings(Model):
             min_replicas=job.spec.particles.min_replicas,
             algorithm=job.spec.algorithm,
             sync=job.spec.sync,
+            given_up=tuple(
+                sorted(
+                    int(key) for key, attempt in job.status.attempts.items() if attempt.quarantined and key.isdigit()
+                )
+            ),
         )

@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from pydantic import Field
+
 from swarm_api.base import Model
 
 
@@ -54,7 +56,8 @@ class ParticleStatus(Model):
     pod: str = ""
     node: str = ""
     phase: str = "Pending"
-    """Pending, Starting, Running, Finished, BackOff or Quarantined."""
+    """Pending, Starting, Running, Detached (it runs, and the synchronizer has lost it), Exited (and it is not yet
+    known whether it finished), Finished, BackOff, Quarantined or Stopped (by suspend, or by the end of the job)."""
     failures: int = 0
     """Charged failures inside the window."""
     last_exit_code: int | None = None
@@ -84,23 +87,32 @@ class Recovery(Model):
     """Replacements so far, and how long the last one took by phase."""
 
     count: int = 0
+    """Of particles and synchronizers that ended by themselves or by others."""
     detect_seconds: float | None = None
+    """From the end of a particle to its being seen."""
     schedule_seconds: float | None = None
+    """From the replacement's creation to its process."""
     start_seconds: float | None = None
+    """From there to its attaching."""
     rejoin_seconds: float | None = None
+    """From there to its first contribution."""
 
 
 class Attempt(Model):
     """What the plan must remember of one particle, or of the synchronizer, across its own restarts."""
 
     incarnation: int = 0
-    """Highest one ever created. A pod or process is deleted only after this holds its incarnation."""
+    """Highest one ever seen. A pod or process is deleted only after this holds its incarnation."""
+    contributed: bool = False
+    """Whether this incarnation is known to have contributed to a round."""
     failures: tuple[str, ...] = ()
     """Times of charged failures inside the window, oldest first."""
     setbacks: int = 0
     """Ends in a row that came early or without a contribution: the exponent of the back-off."""
     ended_at: str | None = None
-    """When the newest incarnation was seen to end; unset while it lives."""
+    """When this incarnation was seen to end, or was told to; unset while it lives."""
+    detect_seconds: float | None = None
+    """From that end to its being seen; unset once a replacement contributes, and where no replacement was needed."""
     finished: bool = False
     """Exit 0 and finished in the report."""
     quarantined: bool = False
@@ -121,8 +133,10 @@ class JobStatus(Model):
     particle_statuses: tuple[ParticleStatus, ...] = ()
     training: Training = Training()
     recovery: Recovery = Recovery()
-    attempts: dict[str, Attempt] = {}
+    attempts: dict[str, Attempt] = Field(default_factory=dict)
     """Keyed by particle index as text, and `synchronizer`."""
+    attached: bool = False
+    """Whether any particle ever attached, since the start or the last resume."""
 
     def condition(self, kind: str) -> Condition | None:
         """The condition of this type, if it was ever set."""

@@ -2,6 +2,7 @@
 
 SwarmError
 ├── NotInSwarmError        something needs a swarm and the script runs alone
+├── NoFitnessError         the algorithm needs losses and nobody reported one; names the line to add
 ├── UnsupportedModelError  the model, optimizer or settings cannot be exchanged; says what to change
 ├── RefusedError           the synchronizer will not have this particle (fenced, wrong secret, other model)
 └── LinkError              a connection broke, was cancelled, or brought something unexpected
@@ -15,6 +16,10 @@ class SwarmError(Exception):
 
 class NotInSwarmError(SwarmError):
     """Something needs a swarm and the script runs alone."""
+
+
+class NoFitnessError(SwarmError):
+    """The algorithm needs losses and none of a round's particles reported a finite one."""
 
 
 class UnsupportedModelError(SwarmError):

@@ -8,6 +8,7 @@ on both sides, so it can be sent, saved and restored without knowing the algorit
 the live weights, so it is changed in place. Messages may alias `x` or state: whoever keeps one copies it.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from enum import Enum
 from typing import ClassVar
 
 import torch
+
+from swarm_trainer.algorithms.average import average
 
 State = dict[str, torch.Tensor | float]
 """Of a particle or of the center. Tensors have shape (D,) or (); numbers are Python floats."""
@@ -26,7 +29,8 @@ class When(Enum):
     BEFORE = "before"
     """With the weights the gradient was taken at, before the optimizer moves them (EASGD)."""
     GRADIENT = "gradient"
-    """With the gradient instead of the weights, before the optimizer uses it (SSGD)."""
+    """With the gradient instead of the weights, before the optimizer uses it (SSGD): `push` and `pull` get the
+    gradient as x. No weights travel, so the center's x is as old as the last `rebuild`, and `join` sends none."""
     AFTER = "after"
     """With the weights after the optimizer moved them."""
 
@@ -38,7 +42,7 @@ class Fitness:
     mean: float
     """NaN or infinite: has weight 0 and is never best."""
     standard_error: float = 0.0
-    """Of the mean; 0 where it is unknown."""
+    """Of the mean. 0: it is exact; infinite: nothing is known of it, as after a single loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,14 @@ class Round:
     members: int
     """Particles attached or finished: p of the formulas; at least the number of contributions."""
 
+    def draw(self, index: int) -> float:
+        """A whole number in [0, 2**53) fixed by (seed, number, index): the seed of that particle's generator.
+
+        It is a float that JSON carries exactly, and divided by 2**53 a uniform draw.
+        """
+        digest = hashlib.blake2b(f"{self.seed}/{self.number}/{index}".encode(), digest_size=8).digest()
+        return float(int.from_bytes(digest) >> 11)
+
 
 class Algorithm(ABC):
     """A swarm algorithm. Instances hold hyper-parameters only; they are shared by both sides of a test."""
@@ -78,6 +90,8 @@ class Algorithm(ABC):
     """The reply is pulled at the first exchange after it arrived, and training does not wait for it."""
     needs_fitness: ClassVar[bool] = False
     """The script must call `particle.report(loss=...)`."""
+    needs_gradient: ClassVar[bool] = False
+    """`after_step` gets the gradient of the step; for others it is None, and nobody gathers it."""
 
     @property
     def barrier(self) -> bool:
@@ -97,7 +111,7 @@ class Algorithm(ABC):
         """Before the forward pass of every step."""
 
     def after_step(self, state: State, x: torch.Tensor, gradient: torch.Tensor | None, lr: float) -> None:
-        """After the inner optimizer moved x; gradient only for algorithms that ask for it."""
+        """After the inner optimizer moved x; gradient, shape (D,), only with `needs_gradient`."""
 
     def push(self, state: State, x: torch.Tensor, fitness: Fitness) -> Message:
         """The particle's message. What it changes in state is final only when the reply arrives: see `refused`."""
@@ -113,15 +127,24 @@ class Algorithm(ABC):
 
         Sums run in the order of the indices, so that a round is reproducible bit for bit. `contributions` has
         one entry for an asynchronous algorithm, and at least one for others.
+
+        No tensor of `center` or `contributions` is written to: a new center is a new tensor put into its place.
+        So replies, newcomers and checkpoints hold the tensors of a center as long as they like without a copy.
+        Replies never hold tensors of `contributions`, whose memory is for the next push.
         """
 
     def pull(self, state: State, x: torch.Tensor, reply: Message, lr: float) -> None:
-        """Apply the reply to the particle's weights, in place."""
+        """Apply the reply to the particle's weights, in place.
+
+        x holds the very bits that `merge` had of this push, and the caller sees to it: where the wire rounded
+        or the particle stepped on since, it keeps `since = x - pushed`, sets x to pushed, pulls, and adds
+        `since` again. So no step is lost, and an algorithm is written as if a particle waited for its reply.
+        """
         del state, lr
         x.copy_(reply.tensors["x"])
 
     def join(self, center: State, index: int) -> Message:
-        """What a newcomer starts from."""
+        """What a newcomer starts from; without an "x", it copies the weights of a live particle."""
         del index
         x = center["x"]
         assert isinstance(x, torch.Tensor)
@@ -135,5 +158,4 @@ class Algorithm(ABC):
 
         Whatever else the center held (momentum, bests) is lost, and an algorithm that keeps such says so.
         """
-        mean = torch.stack([positions[index] for index in sorted(positions)]).mean(0)
-        return self.center_state(mean)
+        return self.center_state(average([positions[index] for index in sorted(positions)]))

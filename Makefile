@@ -1,0 +1,34 @@
+# Every target runs in .venv, which scripts/setup.sh makes on the first call and checks in well under a second later.
+SHELL := /bin/bash
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help run test check bench clean setup lint
+.DEFAULT_GOAL := help
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' Makefile
+
+run: setup ## train MNIST with a swarm of four on this machine; one particle is killed half-way
+	swarm run examples/mnist/job.yaml --kill 2@50%
+
+test: lint ## everything that needs no cluster: check, and real processes started and killed
+	pytest tests/unit tests/faults
+
+check: lint ## format, lint, types, import rules, unit tests
+	pytest tests/unit
+
+bench: setup ## every benchmark, one after the other
+	@for script in benchmarks/[!_]*.py; do echo "== $$script"; python "$$script" || exit; done
+
+clean: ## remove .venv and the tools' caches; results in runs/ stay
+	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup:
+	@scripts/setup.sh
+
+lint: setup
+	ruff format --check
+	ruff check
+	mypy
+	lint-imports

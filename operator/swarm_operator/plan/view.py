@@ -1,0 +1,104 @@
+"""One job at one moment, as every part of the plan reads it."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Self
+
+from swarm_api.job import SwarmTrainingJob
+from swarm_api.report import PROTOCOL_VERSION, ParticleReport, Report
+from swarm_api.status import Attempt, JobStatus
+from swarm_operator.plan.facts import Member, Observed, Role
+
+SYNCHRONIZER = "synchronizer"
+"""Key of the synchronizer in `status.attempts`."""
+NOT_SUSPENDED = "NotSuspended"
+"""Reason of the condition Suspended while nobody asks for it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class View:
+    """The job, what was remembered of it, and what was observed."""
+
+    job: SwarmTrainingJob
+    now: float
+    """Unix seconds."""
+    before: JobStatus
+    """What the last plan wrote; on a resume without the history of what was suspended."""
+    resumed: bool
+    """Whether this plan starts the swarm again after a suspension."""
+    members: dict[tuple[Role, int], tuple[Member, ...]]
+    """By role and index, oldest incarnation first."""
+    report: Report | None
+    """Newest known, of this job and in a protocol we speak."""
+    heard: bool
+    """Whether that report was read just now."""
+    complaint: str
+    """Why there is no report to be read now."""
+    particles: dict[int, ParticleReport]
+    """The report's particles by index."""
+
+    @classmethod
+    def of(cls, job: SwarmTrainingJob, observed: Observed, now: float) -> Self:
+        """Sort what was observed, and drop a report that is not this job's."""
+        members: defaultdict[tuple[Role, int], list[Member]] = defaultdict(list)
+        for member in observed.members:
+            members[member.role, member.index].append(member)
+        report, complaint = _readable(job, observed)
+        resumed = _was_suspended(job.status) and not job.spec.suspend
+        return cls(
+            job=job,
+            now=now,
+            before=_afresh(job.status) if resumed else job.status,
+            resumed=resumed,
+            members={
+                key: tuple(sorted(found, key=lambda member: member.incarnation)) for key, found in members.items()
+            },
+            report=report,
+            heard=report is not None and not complaint,
+            complaint=complaint,
+            particles={particle.index: particle for particle in report.particles} if report else {},
+        )
+
+    def attempt(self, key: str) -> Attempt:
+        """What was remembered of this particle, or of the synchronizer."""
+        return self.before.attempts.get(key, Attempt())
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """Every particle that should exist, exists or ever existed."""
+        seen = {index for role, index in self.members if role is Role.PARTICLE}
+        known = {int(key) for key in self.before.attempts if key != SYNCHRONIZER}
+        return tuple(sorted(seen | known | set(range(self.job.spec.particles.replicas))))
+
+
+def _readable(job: SwarmTrainingJob, observed: Observed) -> tuple[Report | None, str]:
+    report, complaint = observed.report, observed.report_error
+    if report is not None and report.uid != job.metadata.uid:
+        return None, complaint or f"the report is of a job with uid {report.uid}, not {job.metadata.uid}"
+    if report is not None and not PROTOCOL_VERSION - 1 <= report.protocol <= PROTOCOL_VERSION:
+        return None, (
+            f"the report speaks protocol {report.protocol} and this operator {PROTOCOL_VERSION}: "
+            "use an image and an operator of the same release"
+        )
+    return report, complaint
+
+
+def _was_suspended(status: JobStatus) -> bool:
+    """Whether the swarm is gone, or going, for a suspension: without its synchronizer it has no memory."""
+    condition, synchronizer = status.condition("Suspended"), status.attempts.get(SYNCHRONIZER, Attempt())
+    if condition is None or condition.reason == NOT_SUSPENDED:
+        return False
+    stopped = synchronizer.ended_at is not None and synchronizer.last_reason == "Suspended"
+    return condition.status == "True" or stopped
+
+
+def _afresh(status: JobStatus) -> JobStatus:
+    """The status of a job that starts again from the beginning: of the past only the incarnations matter.
+
+    A user may have repaired the template meanwhile, so old failures do not count against the new start.
+    """
+    fresh = {
+        key: Attempt(incarnation=attempt.incarnation, ended_at=attempt.ended_at, last_reason=attempt.last_reason)
+        for key, attempt in status.attempts.items()
+    }
+    return JobStatus(conditions=status.conditions, recovery=status.recovery, state=status.state, attempts=fresh)

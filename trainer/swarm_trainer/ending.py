@@ -1,0 +1,52 @@
+"""How this process ends: by itself, by an error, or because it is told to."""
+
+import atexit
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, NoReturn
+
+Handler = Callable[[int, FrameType | None], Any] | int | None
+
+
+class Ending:
+    """Watches for the end of the process from the moment it is made.
+
+    An interpreter tells its exit code to nobody, so errors are noted in `sys.excepthook` and `sys.exit`.
+    """
+
+    def __init__(self, at_exit: Callable[[], None]) -> None:
+        self.failed = False
+        """An exception ended the main thread, or sys.exit was called with something else than success."""
+        self.asked = False
+        """SIGTERM arrived: finish the step, push, say goodbye, then call `obey`."""
+        self._excepthook = sys.excepthook
+        self._exit = sys.exit
+        self._previous: Handler = signal.SIG_DFL
+        sys.excepthook = self._note_error
+        sys.exit = self._note_exit  # type: ignore[assignment]
+        atexit.register(at_exit)
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGTERM, self._note_signal)
+
+    def obey(self) -> None:
+        """Let SIGTERM do what it would have done without us."""
+        self.asked = False
+        self.failed = True
+        signal.signal(signal.SIGTERM, self._previous if self._previous is not None else signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _note_error(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        self.failed = True
+        self._excepthook(kind, error, trace)
+
+    def _note_exit(self, code: Any = None) -> NoReturn:
+        self.failed = code not in (None, 0)
+        self._exit(code)
+
+    def _note_signal(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self.asked = True

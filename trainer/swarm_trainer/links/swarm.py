@@ -1,0 +1,42 @@
+"""The link over the `swarm` backend."""
+
+import asyncio
+import socket
+
+import torch
+
+from swarm_trainer.links.group import SwarmProcessGroup
+from swarm_trainer.links.work import SwarmWork
+
+
+class SwarmLink:
+    """A Link whose tensors go through a SwarmProcessGroup; belongs to the event loop it was made in.
+
+    Args:
+        group: Owned by the link from now on.
+    """
+
+    def __init__(self, group: SwarmProcessGroup) -> None:
+        self.group = group
+
+    async def send(self, tensor: torch.Tensor) -> None:
+        await self._completed(self.group.send([tensor], self.group.peer))
+
+    async def recv(self, tensor: torch.Tensor) -> None:
+        await self._completed(self.group.recv([tensor], self.group.peer))
+
+    def close(self) -> None:
+        self.group.close()
+
+    async def _completed(self, work: SwarmWork) -> None:
+        try:
+            await asyncio.wrap_future(work.completion)
+        except asyncio.CancelledError:
+            # Half a tensor is on its way: the stream cannot be used again.
+            self.close()
+            raise
+
+
+async def open_swarm(sock: socket.socket, rank: int, *, progress_seconds: float) -> SwarmLink:
+    """Make the group over a connected socket; nothing is exchanged for it."""
+    return SwarmLink(SwarmProcessGroup(sock, rank, progress_seconds=progress_seconds))

@@ -1,0 +1,150 @@
+"""A particle that belongs to a swarm."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from swarm_api import exits
+from swarm_trainer import vectors
+from swarm_trainer.algorithms import build
+from swarm_trainer.data import particle_seed
+from swarm_trainer.ending import Ending
+from swarm_trainer.errors import RefusedError
+from swarm_trainer.exchange import Exchange
+from swarm_trainer.particle import Particle
+from swarm_trainer.session import Session
+from swarm_trainer.surroundings import Surroundings
+from swarm_trainer.weights import FlatWeights
+from swarm_trainer.wire.messages import Action, Goodbye, Metrics
+
+log = logging.getLogger("swarm.particle")
+
+_GOODBYE_SECONDS = 5.0
+
+
+class Member(Particle):
+    """Attached for as long as the process lives."""
+
+    def __init__(self, surroundings: Surroundings, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+        super().__init__()
+        self._weights = FlatWeights(model)
+        self._session = Session(surroundings, self._weights.schema, self._snapshot)
+        self._in_center = False
+        self._done = False
+        try:
+            welcome, tensors = self._session.attach()
+        except RefusedError as error:
+            self._leave(error)
+        if welcome.action is Action.ADOPT:
+            vectors.write(self._weights, tensors)
+        settings = welcome.settings
+        self.index = surroundings.identity.index
+        self.replicas = settings.replicas
+        self.seed = particle_seed(settings.seed, self.index)
+        self._swarm_seed = settings.seed
+        self._epoch, self._fraction = welcome.progress.epoch, welcome.progress.fraction
+        self._session.progress = welcome.progress
+        self._exchange = Exchange(
+            session=self._session,
+            weights=self._weights,
+            optimizer=optimizers[0],
+            algorithm=build(settings.algorithm),
+            period=settings.algorithm.sync_period,
+            max_detached_steps=settings.sync.max_detached_steps,
+            leader=welcome.leader,
+        )
+        optimizers[0].register_step_pre_hook(self._before_step)
+        optimizers[-1].register_step_post_hook(self._after_step)
+        self._ending = Ending(self._at_exit)
+
+    @property
+    def leader(self) -> bool:
+        """Whether this particle has the lowest index of those attached, as of its last exchange."""
+        return self._exchange.leader == self.index
+
+    def epochs(self, count: int) -> Iterator[int]:
+        """As for one particle; after the last, what was not pushed yet is."""
+        yield from super().epochs(count)
+        self._finish()
+
+    def report(self, loss: torch.Tensor | float | None = None, **metrics: torch.Tensor | float) -> None:
+        """A loss counts as fitness, and figures go to metrics.jsonl; inside `center()` all are the center's."""
+        if loss is not None and not self._in_center:
+            self._exchange.meter.add(loss)
+        values = {name: float(value) for name, value in metrics.items()}
+        if loss is not None and (values or self._in_center):
+            values["loss"] = float(loss)
+        if values:
+            self._session.tell(Metrics(of="center" if self._in_center else "particle", values=values))
+
+    @contextmanager
+    def center(self) -> Iterator[None]:
+        """The center as it is now; without a synchronizer, the particle's own weights, reported as such."""
+        tensors = self._session.fetch_center()
+        if tensors is None:
+            log.warning("no synchronizer to ask for the center: these are the particle's own weights")
+            yield
+            return
+        with self._weights.swapped(tensors[vectors.X], tensors.get(vectors.BUFFERS), tensors.get(vectors.INTEGERS)):
+            self._in_center = True
+            try:
+                yield
+            finally:
+                self._in_center = False
+
+    def _snapshot(self) -> vectors.Tensors:
+        return vectors.read(self._weights, vectors.X, vectors.BUFFERS, vectors.INTEGERS, vectors.FROZEN)
+
+    def _moved(self, samples: int) -> None:
+        progress = self._session.progress
+        self._session.progress = progress.model_copy(
+            update={
+                "samples": progress.samples + samples,
+                "epoch": self._epoch,
+                "fraction": self._fraction,
+            }
+        )
+
+    @torch.no_grad()
+    def _before_step(self, *_: Any) -> None:
+        try:
+            self._exchange.before_step()
+        except RefusedError as error:
+            self._leave(error)
+
+    @torch.no_grad()
+    def _after_step(self, *_: Any) -> None:
+        try:
+            self._exchange.after_step()
+            if self._ending.asked:
+                self._exchange.rest()
+                self._session.tell(Goodbye(finished=False, progress=self._session.progress), timeout=_GOODBYE_SECONDS)
+        except RefusedError as error:
+            self._leave(error)
+        if self._ending.asked:
+            self._ending.obey()
+
+    @torch.no_grad()
+    def _finish(self) -> None:
+        if not self._done:
+            self._done = True
+            try:
+                self._exchange.rest()
+            except RefusedError as error:
+                self._leave(error)
+            self._session.tell(Goodbye(finished=True, progress=self._session.progress), timeout=_GOODBYE_SECONDS)
+
+    def _at_exit(self) -> None:
+        if not self._ending.failed:
+            self._finish()
+        self._session.close()
+
+    def _leave(self, error: RefusedError) -> NoReturn:
+        log.error("%s: %s", error.reason, error)
+        self._session.close()
+        raise SystemExit(exits.FENCED if error.reason == "Fenced" else exits.REFUSED) from error

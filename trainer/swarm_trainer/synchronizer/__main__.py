@@ -1,0 +1,107 @@
+"""`swarm-synchronizer`: reads its environment, opens the door, runs the hub to the end."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+
+from swarm_api import exits
+from swarm_api.settings import Settings
+from swarm_trainer.errors import SwarmError
+from swarm_trainer.synchronizer.door import Door
+from swarm_trainer.synchronizer.gauges import Gauges
+from swarm_trainer.synchronizer.hub import Hub
+from swarm_trainer.synchronizer.journal import Journal
+from swarm_trainer.synchronizer.output import write_model
+from swarm_trainer.synchronizer.reporting import ReportServer
+from swarm_trainer.synchronizer.surroundings import Surroundings
+
+log = logging.getLogger("swarm.synchronizer")
+
+_REPORT_SECONDS = 0.25
+_SETTINGS_SECONDS = 1.0
+_LINGER_SECONDS = 10.0
+"""How long the finished synchronizer waits for somebody to read that it finished."""
+
+
+def main() -> int:
+    """Run until the swarm has finished; returns the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    surroundings = Surroundings.read()
+    return asyncio.run(_run(surroundings, surroundings.settings()))
+
+
+async def _run(surroundings: Surroundings, settings: Settings) -> int:
+    epoch = surroundings.epoch
+    journal, gauges = Journal(surroundings.output), Gauges()
+    hub = Hub(settings, epoch=epoch, journal=journal, gauges=gauges)
+    reports = ReportServer(*surroundings.report, surroundings.report_token, gauges.registry)
+    door = Door(
+        job_uid=settings.uid,
+        secret=surroundings.secret,
+        epoch=epoch,
+        link=settings.sync.link,
+        welcome=hub.welcome,
+    )
+    address = door.listen(*surroundings.listen)
+    surroundings.announce(address, reports.address)
+    log.info("synchronizer %d of job %s listens on %s:%d", epoch, settings.job, *address)
+
+    running = asyncio.create_task(hub.run())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
+    publishing = asyncio.create_task(_publish(hub, reports))
+    helpers = [publishing, asyncio.create_task(door.serve()), asyncio.create_task(_follow(surroundings, settings, hub))]
+    try:
+        await running
+        await hub.settle()
+        _write(hub, surroundings, settings)
+        publishing.cancel()
+        reports.publish(_report(hub), final=True)
+        await asyncio.to_thread(reports.read_to_the_end.wait, _LINGER_SECONDS)
+    except SwarmError as error:
+        log.error("training cannot go on: %s", error)
+        return exits.TRAINING_FAILED
+    except asyncio.CancelledError:
+        _write(hub, surroundings, settings)
+        log.info("stopped at round %d", hub.round)
+        return 128 + signal.SIGTERM
+    else:
+        return 0
+    finally:
+        for helper in helpers:
+            helper.cancel()
+        await asyncio.gather(*helpers, return_exceptions=True)
+        hub.close()
+        reports.close()
+        journal.close()
+
+
+def _write(hub: Hub, surroundings: Surroundings, settings: Settings) -> None:
+    if hub.center is not None and surroundings.output is not None:
+        path = write_model(hub.center, surroundings.output, job=settings.job, round_number=hub.round)
+        log.info("model of round %d written to %s", hub.round, path)
+
+
+def _report(hub: Hub) -> bytes:
+    return hub.report().model_dump_json(by_alias=True).encode()
+
+
+async def _publish(hub: Hub, reports: ReportServer) -> None:
+    while True:
+        reports.publish(_report(hub))
+        await asyncio.sleep(_REPORT_SECONDS)
+
+
+async def _follow(surroundings: Surroundings, settings: Settings, hub: Hub) -> None:
+    while True:
+        await asyncio.sleep(_SETTINGS_SECONDS)
+        with contextlib.suppress(OSError, ValueError):
+            newest = await asyncio.to_thread(surroundings.settings)
+            if newest != settings:
+                settings = newest
+                hub.apply(settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""What the synchronizer knows of every particle that ever was, by index: progress, contributions, presence."""
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+from swarm_api.report import ParticleReport, Presence
+from swarm_trainer.algorithms.base import Fitness
+from swarm_trainer.wire.auth import Identity
+from swarm_trainer.wire.messages import Progress
+
+_RATE_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class Entry:
+    """One index. Counters of contributions start again with each incarnation, progress does not."""
+
+    identity: Identity
+    presence: Presence = Presence.ATTACHED
+    progress: Progress = field(default_factory=Progress)
+    """At its last committed push; a replacement goes on from there."""
+    heard: Progress = field(default_factory=Progress)
+    """Newest that it said."""
+    contributions: int = 0
+    last_round: int = 0
+    fitness: Fitness | None = None
+    refused: int = 0
+    attached_time: float = 0.0
+    first_contribution_time: float | None = None
+
+
+@dataclass(slots=True)
+class Ledger:
+    """All entries, and the sums over them."""
+
+    _entries: dict[int, Entry] = field(default_factory=dict)
+    _samples: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def __getitem__(self, index: int) -> Entry:
+        return self._entries[index]
+
+    def __contains__(self, index: int) -> bool:
+        return index in self._entries
+
+    def attach(self, identity: Identity, progress: Progress | None) -> Entry:
+        """A particle came; progress: of one that returns with its own weights."""
+        known = self._entries.get(identity.index)
+        if known is None or known.identity != identity:
+            start = known.progress if known is not None else Progress()
+            known = self._entries[identity.index] = Entry(identity, progress=start, heard=start)
+        if progress is not None:
+            known.heard = progress
+            if progress.samples > known.progress.samples:
+                known.progress = progress
+        known.presence = Presence.ATTACHED
+        known.attached_time = time.time()
+        return known
+
+    def commit(self, index: int, round_number: int, progress: Progress, fitness: Fitness) -> None:
+        """A push of this index was merged."""
+        entry = self._entries[index]
+        entry.progress = entry.heard = progress
+        entry.contributions += 1
+        entry.last_round = round_number
+        entry.fitness = fitness
+        if entry.first_contribution_time is None:
+            entry.first_contribution_time = time.time()
+
+    @property
+    def samples(self) -> int:
+        """Trained and merged, by the whole swarm."""
+        return sum(entry.progress.samples for entry in self._entries.values())
+
+    def finished(self) -> frozenset[int]:
+        """Indices that trained to their end."""
+        return frozenset(index for index, entry in self._entries.items() if entry.presence is Presence.FINISHED)
+
+    def swarm_progress(self) -> Progress:
+        """Where the swarm is: the epoch and fraction that its furthest attached particle is in."""
+        present = [entry.heard for entry in self._entries.values() if entry.presence is not Presence.DETACHED]
+        if not present:
+            present = [entry.heard for entry in self._entries.values()]
+        if not present:
+            return Progress()
+        furthest = max(present, key=lambda progress: (progress.epoch, progress.fraction))
+        return Progress(epoch=furthest.epoch, fraction=furthest.fraction)
+
+    def fraction(self, replicas: int) -> float:
+        """0..1 of the announced epochs, in the mean of all replicas."""
+        done = sum(
+            1.0 if entry.presence is Presence.FINISHED else entry.heard.fraction
+            for index, entry in self._entries.items()
+            if index < replicas
+        )
+        return min(1.0, done / replicas)
+
+    def samples_per_second(self) -> float:
+        """Over the last seconds, from calls of this method."""
+        now = time.monotonic()
+        self._samples.append((now, self.samples))
+        while len(self._samples) > 2 and now - self._samples[0][0] > _RATE_SECONDS:
+            self._samples.popleft()
+        (start, before), (end, after) = self._samples[0], self._samples[-1]
+        return max(0.0, (after - before) / (end - start)) if end > start else 0.0
+
+    def reports(self, silent: dict[int, float]) -> tuple[ParticleReport, ...]:
+        """All entries for the report; silent: seconds since the attached ones were heard."""
+        return tuple(
+            ParticleReport(
+                index=index,
+                incarnation=entry.identity.incarnation,
+                instance_uid=entry.identity.instance_uid,
+                presence=entry.presence,
+                step=entry.heard.step,
+                samples=entry.heard.samples,
+                contributions=entry.contributions,
+                last_round=entry.last_round,
+                loss=_finite(entry.fitness.mean) if entry.fitness else None,
+                loss_standard_error=_finite(entry.fitness.standard_error) if entry.fitness else None,
+                silent_seconds=round(silent.get(index, 0.0), 3),
+                refused=entry.refused,
+                attached_time=entry.attached_time,
+                first_contribution_time=entry.first_contribution_time,
+            )
+            for index, entry in sorted(self._entries.items())
+        )
+
+
+def _finite(value: float) -> float | None:
+    return value if abs(value) < float("inf") else None

@@ -1,0 +1,108 @@
+"""One attached particle as the synchronizer holds it: its two connections, and what is known of it."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+from pydantic import BaseModel
+
+from swarm_trainer.links.base import Link
+from swarm_trainer.wire.auth import Identity
+from swarm_trainer.wire.channel import Channel
+from swarm_trainer.wire.messages import Attach, FromParticle, Progress, Push
+from swarm_trainer.wire.transfer import recv_tensors, send_tensors
+
+
+class Peer:
+    """Used from the event loop only."""
+
+    def __init__(self, identity: Identity, channel: Channel, link: Link) -> None:
+        self.identity = identity
+        self._channel = channel
+        self._link = link
+        self._saying = asyncio.Lock()
+        self._rooms: dict[str, torch.Tensor] = {}
+        self._busy = 0
+        self._heard = time.monotonic()
+        self.attach: Attach | None = None
+        self.admitted = False
+        """Welcomed: it counts as a member."""
+        self.state: asyncio.Future[dict[str, torch.Tensor]] | None = None
+        """Its weights, when they were asked for."""
+        self.push: Push | None = None
+        """The push that waits for an answer; its tensors are in `staged`."""
+        self.staged: dict[str, torch.Tensor] = {}
+        self.progress = Progress()
+        self.attached_time = time.time()
+        self.bytes_received = 0
+        self.bytes_sent = 0
+
+    @property
+    def index(self) -> int:
+        """The particle's."""
+        return self.identity.index
+
+    @property
+    def silent_seconds(self) -> float:
+        """Since anything was heard of it; a transfer under way is no silence."""
+        return 0.0 if self._busy else time.monotonic() - self._heard
+
+    async def hear(self) -> BaseModel:
+        """Its next message.
+
+        Raises:
+            LinkError: It is gone.
+        """
+        message = (await self._channel.recv(FromParticle)).root
+        self._heard = time.monotonic()
+        return message
+
+    async def take(
+        self, names: tuple[str, ...], empty: Callable[[str], torch.Tensor], *, keep: bool
+    ) -> dict[str, torch.Tensor]:
+        """Receive the tensors it just announced; keep: into fresh memory, else where its last ones were.
+
+        Raises:
+            LinkError: It is gone, or a tensor does not fit.
+        """
+
+        def room_for(name: str) -> torch.Tensor:
+            if keep:
+                return empty(name)
+            if name not in self._rooms:
+                self._rooms[name] = empty(name)
+            return self._rooms[name]
+
+        self._busy += 1
+        try:
+            tensors = await recv_tensors(self._link, names, room_for)
+        finally:
+            self._busy -= 1
+            self._heard = time.monotonic()
+        self.bytes_received += sum(tensor.nbytes for tensor in tensors.values())
+        return tensors
+
+    async def say(self, message: BaseModel, tensors: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Send a message and the tensors it announces, one message at a time.
+
+        Raises:
+            LinkError: It is gone.
+        """
+        if not tensors:
+            await self._channel.send(message)
+            return
+        async with self._saying:
+            await self._channel.send(message)
+            self._busy += 1
+            try:
+                self.bytes_sent += await send_tensors(self._link, tensors)
+            finally:
+                self._busy -= 1
+
+    def close(self) -> None:
+        """Cut both connections."""
+        self._link.close()
+        self._channel.close()
+        if self.state is not None and not self.state.done():
+            self.state.cancel()

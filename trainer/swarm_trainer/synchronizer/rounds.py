@@ -1,0 +1,163 @@
+"""When a round commits, and with whom: a pure state machine over events and a clock.
+
+A round opens with its first delivery. It commits when everyone who is expected has delivered; or with a quorum of
+the members once the grace is over; or at the deadline with minReplicas. Nobody is waited for who has not kept the
+pace: a newcomer is expected only after its first delivery, a member that missed a commit only after its next one,
+and only while it needs no longer for a period than the others and the grace. Whoever delivers is merged in the
+round that its push reaches, so a slow particle loses nothing and slows nobody.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """The rules of `spec.sync`; times in seconds."""
+
+    min_replicas: int
+    quorum_of: Callable[[int], int]
+    """Deliveries needed, of so many members at the opening."""
+    deadline: float
+    grace: float | None = None
+    """None: twice the usual spread of arrivals, 0.2 s at least."""
+    barrier: bool = True
+    """False: every delivery commits by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Merge these now, in this order."""
+
+    contributors: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Fewer than minReplicas are present: tell these to train on, their pushes are not merged."""
+
+    contributors: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do until an event, or until this time."""
+
+    until: float | None = None
+
+
+Decision = Commit | Hold | Wait
+
+_LEAST_GRACE = 0.2
+_SPREAD_MEMORY = 0.8
+_TOLERANCE = 1.25
+"""A period so many times the usual one is still the same pace."""
+
+
+@dataclass(slots=True)
+class _Member:
+    expected: bool = False
+    finished: bool = False
+    answered: float | None = None
+    """When its last push was answered: its period starts there."""
+    period: float | None = None
+    """Seconds from the last answer to the delivery after it."""
+
+
+@dataclass(slots=True)
+class Rounds:
+    """The open round. Every method takes the time from the caller."""
+
+    pace: Pace
+    _members: dict[int, _Member] = field(default_factory=dict)
+    _delivered: dict[int, float] = field(default_factory=dict)
+    _size_at_opening: int = 0
+    _usual_spread: float = 0.0
+
+    def join(self, index: int, *, expected: bool = False) -> None:
+        """A particle attached; expected: with the first, so that the round waits for it from the start."""
+        self._members[index] = _Member(expected=expected)
+        self._delivered.pop(index, None)
+
+    def leave(self, index: int) -> None:
+        """A particle is gone; what it delivered to the open round goes with it."""
+        self._members.pop(index, None)
+        self._delivered.pop(index, None)
+
+    def finish(self, index: int) -> None:
+        """A particle trained to its end: it counts as present and is not waited for."""
+        self._delivered.pop(index, None)
+        self._members[index] = _Member(finished=True)
+
+    def deliver(self, index: int, now: float) -> None:
+        """A member's push has arrived whole."""
+        member = self._members[index]
+        if not self._delivered:
+            self._size_at_opening = sum(not member.finished for member in self._members.values())
+        if member.answered is not None:
+            member.period = now - member.answered
+        self._delivered[index] = now
+
+    @property
+    def present(self) -> int:
+        """Particles attached or finished."""
+        return len(self._members)
+
+    @property
+    def open(self) -> bool:
+        """Whether anyone waits for an answer."""
+        return bool(self._delivered)
+
+    def decide(self, now: float) -> Decision:
+        """What to do at this time; call `answered` when it is done."""
+        if not self._delivered:
+            return Wait()
+        everyone = tuple(sorted(self._delivered))
+        if self.present < self.pace.min_replicas:
+            return Hold(everyone)
+        if not self.pace.barrier:
+            return Commit((min(self._delivered, key=lambda index: self._delivered[index]),))
+        if all(index in self._delivered for index in self._expected()):
+            return Commit(everyone)
+        opened = min(self._delivered.values())
+        finished = sum(member.finished for member in self._members.values())
+        enough = len(everyone) + finished >= max(1, self.pace.min_replicas)
+        quorum = len(everyone) >= self.pace.quorum_of(self._size_at_opening)
+        graced, due = opened + self._grace(), opened + self.pace.deadline
+        if enough and ((quorum and now >= graced) or now >= due):
+            return Commit(everyone)
+        if now >= due:
+            return Hold(everyone)
+        return Wait(graced if enough and quorum and now < graced else due)
+
+    def answered(self, decision: Commit | Hold, now: float) -> None:
+        """The decision was carried out: its contributors train again, and the next round may open."""
+        contributors = decision.contributors
+        if isinstance(decision, Commit) and self.pace.barrier:
+            arrivals = sorted(self._delivered[index] for index in contributors if self._members[index].expected)
+            if len(arrivals) > 1:
+                spread = arrivals[-1] - arrivals[0]
+                self._usual_spread = _SPREAD_MEMORY * self._usual_spread + (1 - _SPREAD_MEMORY) * spread
+            for index in self._expected():
+                if index not in self._delivered:
+                    self._members[index].expected = False
+            for index in contributors:
+                self._members[index].expected = True
+        for index in contributors:
+            del self._delivered[index]
+            self._members[index].answered = now
+
+    def _expected(self) -> list[int]:
+        candidates = {
+            index: member for index, member in self._members.items() if member.expected and not member.finished
+        }
+        periods = [member.period for member in candidates.values() if member.period is not None]
+        if not periods:
+            return list(candidates)
+        usual = median(periods)
+        longest = max(_TOLERANCE * usual, usual + self._grace())
+        return [index for index, member in candidates.items() if member.period is None or member.period <= longest]
+
+    def _grace(self) -> float:
+        return max(_LEAST_GRACE, 2 * self._usual_spread) if self.pace.grace is None else self.pace.grace

@@ -1,0 +1,49 @@
+"""The model's own vectors on the wire: under which names they travel and how much room they need.
+
+`x` is the exchange vector; whatever else an algorithm sends has its size and dtype. Buffers, integers and frozen
+weights are the trainer's business, so no algorithm may use their names.
+"""
+
+from typing import Final
+
+import torch
+
+from swarm_trainer.weights import FlatWeights, Kind, Schema
+
+X: Final[str] = "x"
+BUFFERS: Final[str] = "buffers"
+INTEGERS: Final[str] = "integers"
+FROZEN: Final[str] = "frozen"
+
+MODEL_VECTORS: Final = (BUFFERS, INTEGERS, FROZEN)
+
+_KINDS: Final = {BUFFERS: Kind.BUFFER, INTEGERS: Kind.INTEGER, FROZEN: Kind.FROZEN}
+
+Tensors = dict[str, torch.Tensor]
+
+
+def room(schema: Schema, name: str) -> torch.Tensor:
+    """Uninitialised CPU memory for the vector of this name."""
+    layout = schema.layouts[_KINDS.get(name, Kind.WEIGHT)]
+    return torch.empty(layout.size, dtype=layout.dtype)
+
+
+def read(weights: FlatWeights, *names: str) -> Tensors:
+    """Fresh CPU copies of those of these vectors that the model has."""
+    return {
+        name: weights.read(kind).cpu()
+        for name in names
+        if weights.schema.layouts[kind := _KINDS.get(name, Kind.WEIGHT)].size
+    }
+
+
+def write(weights: FlatWeights, tensors: Tensors) -> None:
+    """Set the model's vectors from those that are given."""
+    for name, tensor in tensors.items():
+        weights.write(_KINDS.get(name, Kind.WEIGHT), tensor)
+
+
+def state_dict(schema: Schema, tensors: Tensors) -> Tensors:
+    """Tensors under their state_dict names; a vector that is not given must be empty for this model."""
+    x, buffers, integers, frozen = (tensors.get(name, room(schema, name)) for name in (X, BUFFERS, INTEGERS, FROZEN))
+    return schema.state_dict(x, buffers, integers, frozen)

@@ -1,0 +1,194 @@
+"""What a particle and the synchronizer say to each other, after the handshake.
+
+Particle                                Synchronizer
+Attach {schema, step, ...}      ->
+                                <-      SendState            only to the one whose weights become the center,
+State (+ tensors on the link)   ->                           or to all when a restarted synchronizer has none
+                                <-      Welcome (+ tensors)  action Adopt or Keep
+Push (+ tensors)                ->
+                                <-      Reply (+ tensors)    Merged, Held (below minReplicas) or Refused
+FetchCenter                     ->
+                                <-      Center (+ tensors)
+Heartbeat, Metrics, Goodbye     ->
+                                <-      Alive, Stop
+
+A message that announces tensors is followed by exactly those on the link, in that order. Vectors named `buffers`
+and `integers` are the model's own; all others have the exchange vector's size and dtype.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+
+from swarm_api.settings import Settings
+
+
+class _Message(BaseModel):
+    # Fitness may be NaN, and the answer to that is the algorithm's, not the wire's.
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants", frozen=True)
+
+
+class Progress(BaseModel):
+    """Where a particle is; rides on most messages."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    step: int = 0
+    """Optimizer steps, counting those of earlier incarnations up to the last committed push."""
+    samples: int = 0
+    """Samples trained, counted likewise."""
+    epoch: int = 0
+    """Of the swarm's epochs, from 0."""
+    fraction: float = 0.0
+    """0..1 of all announced epochs."""
+
+
+class Attach(_Message):
+    """The first word after the handshake."""
+
+    kind: Literal["attach"] = "attach"
+    model: dict[str, Any]
+    """The weights' schema."""
+    model_hash: str
+    returning: bool
+    """It already trains in this swarm and keeps its weights; else it is new and adopts the center."""
+    round: int = 0
+    """Last round whose reply it applied."""
+    progress: Progress = Progress()
+
+
+class State(_Message):
+    """Answers SendState."""
+
+    kind: Literal["state"] = "state"
+    tensors: tuple[str, ...]
+
+
+class Push(_Message):
+    """One contribution."""
+
+    kind: Literal["push"] = "push"
+    sequence: int
+    fitness: float | None
+    """Mean loss since the last exchange; None: none was reported."""
+    standard_error: float = 0.0
+    new_samples: int = 0
+    """Since the last committed push."""
+    numbers: dict[str, float] = Field(default_factory=dict)
+    tensors: tuple[str, ...] = ()
+    progress: Progress
+
+
+class FetchCenter(_Message):
+    """Asks for the center as it is now."""
+
+    kind: Literal["fetch"] = "fetch"
+
+
+class Heartbeat(_Message):
+    """Sent every heartbeatSeconds; answered by Alive."""
+
+    kind: Literal["heartbeat"] = "heartbeat"
+    progress: Progress
+
+
+class Metrics(_Message):
+    """Figures that the script reported."""
+
+    kind: Literal["metrics"] = "metrics"
+    of: Literal["particle", "center"]
+    values: dict[str, float]
+
+
+class Goodbye(_Message):
+    """The particle leaves on its own; finished: it trained to its end."""
+
+    kind: Literal["goodbye"] = "goodbye"
+    finished: bool
+    progress: Progress
+
+
+FromParticleMessage = Attach | State | Push | FetchCenter | Heartbeat | Metrics | Goodbye
+
+
+class FromParticle(RootModel[FromParticleMessage]):
+    """Anything a particle may say."""
+
+    root: Annotated[FromParticleMessage, Field(discriminator="kind")]
+
+
+class Action(StrEnum):
+    """What an attaching particle does with its weights."""
+
+    ADOPT = "Adopt"
+    KEEP = "Keep"
+
+
+class SendState(_Message):
+    """Asks for all weights and buffers of the particle as they are."""
+
+    kind: Literal["send-state"] = "send-state"
+
+
+class Welcome(_Message):
+    """The particle is a member now."""
+
+    kind: Literal["welcome"] = "welcome"
+    action: Action
+    tensors: tuple[str, ...] = ()
+    settings: Settings
+    round: int
+    leader: int
+    """Lowest index attached: the one that evaluates the center."""
+    progress: Progress
+    """Where the newcomer starts: the swarm's epoch, its own index's step and samples."""
+
+
+class ReplyStatus(StrEnum):
+    """What became of a push."""
+
+    MERGED = "Merged"
+    HELD = "Held"
+    """Fewer than minReplicas are there: it was not merged, train on."""
+    REFUSED = "Refused"
+    """Not finite: it was not merged, and the tensors are the center to adopt."""
+
+
+class Reply(_Message):
+    """The answer to a push."""
+
+    kind: Literal["reply"] = "reply"
+    sequence: int
+    status: ReplyStatus
+    round: int
+    leader: int
+    numbers: dict[str, float] = Field(default_factory=dict)
+    tensors: tuple[str, ...] = ()
+
+
+class Center(_Message):
+    """Answers FetchCenter."""
+
+    kind: Literal["center"] = "center"
+    round: int
+    tensors: tuple[str, ...]
+
+
+class Alive(_Message):
+    """Answers Heartbeat."""
+
+    kind: Literal["alive"] = "alive"
+
+
+class Stop(_Message):
+    """The training cannot go on."""
+
+    kind: Literal["stop"] = "stop"
+    message: str
+
+
+class FromSynchronizer(RootModel[SendState | Welcome | Reply | Center | Alive | Stop]):
+    """Anything a synchronizer may say."""
+
+    root: Annotated[SendState | Welcome | Reply | Center | Alive | Stop, Field(discriminator="kind")]
