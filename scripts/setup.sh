@@ -24,19 +24,20 @@ pinned() {
 
 # step WHAT COMMAND...: runs the command with its output in the log and shows how long it takes.
 step() {
-    local what=$1 start=$SECONDS shown=0 seconds
+    local what=$1 start=$SECONDS shown=0 seconds last
     shift
-    printf '\n== %s: %s\n' "$what" "$*" >>"$log"
+    printf '== %s\n' "$what" >>"$log"
     "$@" </dev/null >>"$log" 2>&1 &
     job=$!
     [ -t 1 ] || echo "setup: $what ..."
     while sleep 0.2 && kill -0 "$job" 2>/dev/null; do
-        seconds=$((SECONDS - start))
+        seconds=$((SECONDS - start)) last=$(tail -n 1 "$log")
+        [[ $last != '== '* ]] || last=
         if [ -t 1 ]; then
-            printf '\r\033[Ksetup: %s ... %d s  %.60s' "$what" "$seconds" "$(tail -n 1 "$log")"
+            printf '\r\033[Ksetup: %s ... %d s  %.40s' "$what" "$seconds" "$last"
         elif ((seconds >= shown + 15)); then
             shown=$seconds
-            printf 'setup:   %d s  %s\n' "$seconds" "$(tail -n 1 "$log")"
+            printf 'setup:   %d s %s\n' "$seconds" "$last"
         fi
     done
     [ ! -t 1 ] || printf '\r\033[K'
@@ -53,7 +54,7 @@ room() {
     local free
     free=$(($(df --output=avail -B1 "$1" | tail -n 1) / 1000000000))
     ((free >= gigabytes)) || fail "$free GB free under $1, about $gigabytes GB needed for $2." \
-        "Free some space, or put the caches on another disk with XDG_CACHE_HOME."
+        "Free some space, or move the checkout, or the caches with XDG_CACHE_HOME."
 }
 
 need_ensurepip() {
@@ -116,8 +117,10 @@ fi
 if [ -e "$filled" ]; then
     step "filling .venv from the cache" fill_venv
 else
-    step "downloading torch and the other packages into .venv (3 GB, once)" fill_venv
+    step "downloading torch and the other packages (3 GB, once)" fill_venv
 fi
 touch "$filled"
+# Once here, rather than in each of the five processes of the first run.
+step "compiling torch's Python files" .venv/bin/python -c 'import torch; torch.optim.SGD([torch.zeros(1)], lr=1)'
 echo "$stamp" >.venv/stamp
 echo "setup: environment ready"

@@ -1,7 +1,7 @@
 """`spec.algorithm`: which swarm algorithm, how often, and its own settings."""
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -88,6 +88,13 @@ class LocalSGD(Model):
 class Algorithm(Model):
     """Only the member of the named algorithm may be set; left out, its defaults hold."""
 
+    members: ClassVar[dict[AlgorithmName, str]] = {
+        AlgorithmName.PSOPS: "psops",
+        AlgorithmName.EASGD: "easgd",
+        AlgorithmName.LOCAL_SGD: "localSGD",
+    }
+    """Where each algorithm has its own settings, as in a manifest."""
+
     name: AlgorithmName
     sync_period: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     """Optimizer steps of a particle between two exchanges (n, tau)."""
@@ -98,13 +105,9 @@ class Algorithm(Model):
     @model_validator(mode="after")
     def only_the_named_member(self) -> Self:
         """Refuse settings of an algorithm that does not run: they would silently mean nothing."""
-        members = {
-            AlgorithmName.PSOPS: ("psops", self.psops),
-            AlgorithmName.EASGD: ("easgd", self.easgd),
-            AlgorithmName.LOCAL_SGD: ("localSGD", self.local_sgd),
-        }
-        for name, (field, value) in members.items():
-            if value is not None and name is not self.name:
-                msg = f"{field} is set, but name is {self.name}: remove {field}, or set name: {name}"
+        given = self.model_dump(by_alias=True, exclude_none=True)
+        for name, member in self.members.items():
+            if member in given and name is not self.name:
+                msg = f"{member} is set, but name is {self.name}: remove {member}, or set name: {name}"
                 raise ValueError(msg)
         return self

@@ -8,7 +8,9 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from swarm_api.algorithm import Algorithm
 from swarm_api.base import Model
 from swarm_api.names import API_VERSION, KIND, MAX_JOB_NAME
+from swarm_api.output import Output
 from swarm_api.status import JobStatus
+from swarm_api.template import RESTART_POLICY, DeclaredAs, PodSpec
 
 
 class Link(StrEnum):
@@ -22,13 +24,16 @@ class Sync(Model):
     """When a round commits, and who is waited for."""
 
     link: Link = Link.SWARM
-    quorum: Annotated[int, Field(ge=1, le=1024)] | Annotated[str, Field(pattern=r"^(100|[1-9]?[0-9])%$")] = "50%"
+    quorum: (
+        Annotated[int, Field(ge=1, le=1024)] | Annotated[str, Field(max_length=4, pattern=r"^(100|[1-9]?[0-9])%$")]
+    ) = "50%"
     """Members that must have delivered before a round may close without the others: a number or a percentage."""
     grace_milliseconds: Annotated[int, Field(ge=0, le=600_000)] | None = None
     """How long a round that has its quorum waits for the rest; unset: twice the usual spread, 200 at least."""
     deadline_seconds: Annotated[int, Field(ge=1, le=3600)] = 30
     """After this long a round commits with minReplicas, quorum or not."""
     heartbeat_seconds: Annotated[int, Field(ge=1, le=60)] = 1
+    """How often a particle tells that it lives."""
     unresponsive_seconds: Annotated[int, Field(ge=5, le=86_400)] = 60
     """A particle that has attached and then is silent for so long is killed and replaced."""
     start_grace_seconds: Annotated[int, Field(ge=0, le=3600)] = 60
@@ -48,27 +53,42 @@ class FailurePolicy(Model):
     """How many failures of its own a particle may have before it is given up."""
 
     max_failures_per_particle: Annotated[int, Field(ge=0, le=100)] = 3
+    """One more inside the window, and the particle is given up."""
     window_seconds: Annotated[int, Field(ge=1, le=604_800)] = 3600
     """Only failures this recent count."""
 
 
 class PodTemplate(Model):
-    """A pod template, kept as it is: metadata and spec are Kubernetes' own and not checked here."""
+    """A pod template, kept as it is: metadata and spec are Kubernetes' own."""
 
     metadata: dict[str, Any] = Field(default_factory=dict)
-    spec: dict[str, Any]
+    """Labels and annotations of the pods."""
+    spec: Annotated[dict[str, Any], DeclaredAs(PodSpec)]
+    """A pod's spec. The container that trains is the one named trainer, or the only one."""
+
+    @model_validator(mode="after")
+    def the_operators_own_is_left_out(self) -> Self:
+        """Refuse what the operator sets itself, in every pod it makes."""
+        if self.spec.get("restartPolicy") not in (None, "Never"):
+            raise ValueError(f"spec.restartPolicy is {self.spec['restartPolicy']}: {RESTART_POLICY}")
+        for field in ("hostname", "subdomain"):
+            if self.spec.get(field) is not None:
+                raise ValueError(f"spec.{field} is set by the operator: remove it")
+        return self
 
 
 class Particles(Model):
     """The replicas, and how they are started and replaced."""
 
     replicas: Annotated[int, Field(ge=1, le=1024)] = 2
+    """How many particles train; `kubectl scale` changes it."""
     min_replicas: Annotated[int, Field(ge=1, le=1024)] = 1
     """The floor: at or above it the swarm trains (Degraded), below it nothing commits (Waiting)."""
     max_replicas: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """The ceiling; unset: replicas."""
+    """The ceiling of replicas; unset: none."""
     failure_policy: FailurePolicy = FailurePolicy()
     template: PodTemplate
+    """What a particle runs."""
 
     @model_validator(mode="after")
     def bounds_hold(self) -> Self:
@@ -87,6 +107,8 @@ class Synchronizer(Model):
 
     template: PodTemplate | None = None
     """Unset: the particles' image without GPUs."""
+    output: Output | None = None
+    """Where the trained model goes; unset: nothing is kept, and the condition NothingKept says so."""
 
 
 class Spec(Model):
@@ -99,6 +121,7 @@ class Spec(Model):
     particles: Particles
     synchronizer: Synchronizer = Synchronizer()
     suspend: bool = False
+    """True: all pods are removed; the name, the status and the output stay."""
 
 
 class Metadata(Model):

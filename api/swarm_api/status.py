@@ -1,10 +1,14 @@
 """`status` of a SwarmTrainingJob: what a person sees, and what the plan must remember."""
 
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from swarm_api.base import Model
+from swarm_api.base import Model, Name, Time, Word
+
+Figure = Annotated[float, AfterValidator(lambda value: float(f"{value:.6g}"))]
+"""A measurement, with the six digits that a table has room for."""
 
 
 class JobState(StrEnum):
@@ -28,59 +32,85 @@ class JobState(StrEnum):
 class Condition(Model):
     """A `metav1.Condition`: a state, never a transition; reason and message always say why."""
 
-    type: str
-    status: str
+    type: Annotated[str, Field(max_length=316)]
+    status: Annotated[str, Field(max_length=7)]
     """True, False or Unknown."""
-    reason: str
-    message: str
-    last_transition_time: str
+    reason: Word
+    """One CamelCase word, for programs."""
+    message: Annotated[str, Field(max_length=32_768)]
+    """The same for a person."""
+    last_transition_time: Time
+    """When status became what it is."""
     observed_generation: int = 0
+    """metadata.generation of the job that this speaks of."""
 
 
 class ParticleCounts(Model):
     """How many particles there are and how they are."""
 
     desired: int = 0
+    """As many as spec.particles.replicas."""
     running: int = 0
     """Processes or pods that run."""
     ready: int = 0
     """Attached to the synchronizer, or finished."""
     quarantined: int = 0
+    """Given up."""
+    summary: Annotated[str, Field(max_length=16)] = Field(
+        default_factory=lambda counts: f"{counts['ready']}/{counts['desired']}"
+    )
+    """Ready and desired in one word, such as 3/4."""
 
 
 class ParticleStatus(Model):
     """One particle as a person wants to see it."""
 
     index: int
+    """Also the place where a replacement takes over."""
     incarnation: int = 0
-    pod: str = ""
-    node: str = ""
-    phase: str = "Pending"
+    """How often it was started."""
+    pod: Name = ""
+    node: Name = ""
+    phase: Annotated[str, Field(max_length=32)] = "Pending"
     """Pending, Starting, Running, Detached (it runs, and the synchronizer has lost it), Exited (and it is not yet
-    known whether it finished), Finished, BackOff, Quarantined or Stopped (by suspend, or by the end of the job)."""
+    known whether it finished), Finished, BackOff, Quarantined, Stopping or Stopped (by suspend or the job's end)."""
     failures: int = 0
     """Charged failures inside the window."""
     last_exit_code: int | None = None
-    last_reason: str = ""
+    """Of the last incarnation that ended; negative: the signal."""
+    last_reason: Word = ""
+    """How that ended, or why it is pending."""
     step: int = 0
+    """Optimizer steps, over all incarnations."""
     staleness_rounds: int = 0
-    loss: float | None = None
+    """Rounds since its last contribution."""
+    loss: Figure | None = None
+    """Mean since its last exchange."""
     is_best: bool = False
+    """Whether its loss was the lowest of the last round."""
 
 
 class Training(Model):
     """How far the training is, from the synchronizer's report."""
 
     round: int = 0
+    """Rounds committed."""
     step: int = 0
     """Highest step of any particle."""
     samples_seen: int = 0
-    best_loss: float | None = None
+    """By all particles."""
+    best_loss: Figure | None = None
+    """Lowest of the last round."""
     best_particle: int | None = None
+    """Whose that was."""
     progress_percent: int = 0
-    samples_per_second: float = 0.0
-    last_sync_time: str | None = None
+    """Of the epochs that the particles announced; 0 where none did."""
+    samples_per_second: Figure = 0.0
+    """Of all particles."""
+    last_sync_time: Time | None = None
+    """Of the last commit."""
     algorithm_generation: int = 0
+    """metadata.generation of the settings that the rounds follow."""
 
 
 class Recovery(Model):
@@ -105,35 +135,47 @@ class Attempt(Model):
     """Highest one ever seen. A pod or process is deleted only after this holds its incarnation."""
     contributed: bool = False
     """Whether this incarnation is known to have contributed to a round."""
-    failures: tuple[str, ...] = ()
+    failures: Annotated[tuple[Time, ...], Field(max_length=128)] = ()
     """Times of charged failures inside the window, oldest first."""
     setbacks: int = 0
     """Ends in a row that came early or without a contribution: the exponent of the back-off."""
-    ended_at: str | None = None
+    ended_at: Time | None = None
     """When this incarnation was seen to end, or was told to; unset while it lives."""
     detect_seconds: float | None = None
     """From that end to its being seen; unset once a replacement contributes, and where no replacement was needed."""
     finished: bool = False
     """Exit 0 and finished in the report."""
     quarantined: bool = False
+    """Given up: its failures are spent."""
     last_exit_code: int | None = None
-    last_reason: str = ""
+    last_reason: Word = ""
 
 
 class JobStatus(Model):
     """The whole status."""
 
     observed_generation: int = 0
-    start_time: str | None = None
-    completion_time: str | None = None
+    """metadata.generation of the job that this speaks of."""
+    start_time: Time | None = None
+    completion_time: Time | None = None
     state: JobState = JobState.PENDING
-    conditions: tuple[Condition, ...] = ()
+    conditions: Annotated[
+        tuple[Condition, ...],
+        Field(
+            max_length=32,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        ),
+    ] = ()
     particles: ParticleCounts = ParticleCounts()
-    selector: str = ""
-    particle_statuses: tuple[ParticleStatus, ...] = ()
+    selector: Annotated[str, Field(max_length=1024)] = ""
+    """Of the particles' pods, for the scale subresource."""
+    particle_statuses: Annotated[tuple[ParticleStatus, ...], Field(max_length=1024)] = ()
+    """Of a large swarm only the best particle and those that are not well."""
     training: Training = Training()
     recovery: Recovery = Recovery()
-    attempts: dict[str, Attempt] = Field(default_factory=dict)
+    attempts: Annotated[dict[Annotated[str, Field(max_length=63)], Attempt], Field(max_length=1025)] = Field(
+        default_factory=dict
+    )
     """Keyed by particle index as text, and `synchronizer`."""
     attached: bool = False
     """Whether any particle ever attached, since the start or the last resume."""

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -12,11 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+from safetensors.torch import load_file
+
+from support import nursery
+from support.nursery import Process
 from swarm_api import env
 from swarm_api.algorithm import Algorithm, AlgorithmName
 from swarm_api.job import Sync
 from swarm_api.report import ParticleReport, Report
 from swarm_api.settings import Settings
+from swarm_trainer.synchronizer.output import MODEL_FILE
 
 T = TypeVar("T")
 
@@ -56,7 +60,7 @@ class Processes:
     def __init__(self, folder: Path, settings: Settings, script: str) -> None:
         self.folder = folder
         self.settings = settings
-        self.alive: list[subprocess.Popen[bytes]] = []
+        self.started: list[Process] = []
         self._script = folder / "train.py"
         self._script.write_text(script)
         (folder / "secret").write_text("a secret of the test")
@@ -69,12 +73,12 @@ class Processes:
         partial.write_text(settings.model_dump_json(by_alias=True))
         partial.replace(self.folder / "settings.json")
 
-    def synchronizer(self, incarnation: int = 1) -> subprocess.Popen[bytes]:
+    def synchronizer(self, incarnation: int = 1) -> Process:
         """Start one."""
         (self.folder / "where.json").unlink(missing_ok=True)
         return self._start(
             f"synchronizer-{incarnation}",
-            [sys.executable, "-m", "swarm_trainer.synchronizer"],
+            ["-m", "swarm_trainer.synchronizer"],
             {
                 env.INCARNATION: str(incarnation),
                 env.INSTANCE_UID: f"s{incarnation}",
@@ -85,11 +89,11 @@ class Processes:
             },
         )
 
-    def particle(self, index: int, incarnation: int = 1, uid: str = "", **extra: str) -> subprocess.Popen[bytes]:
-        """Start one that runs the script."""
+    def particle(self, index: int, incarnation: int = 1, uid: str = "", **extra: str) -> Process:
+        """Start one that runs the script, with these environment variables."""
         return self._start(
             f"particle-{index}-{incarnation}",
-            [sys.executable, str(self._script)],
+            [str(self._script)],
             {
                 env.PARTICLE_INDEX: str(index),
                 env.INCARNATION: str(incarnation),
@@ -123,33 +127,49 @@ class Processes:
         lines = path.read_text().splitlines() if path.exists() else []
         return [entry for entry in map(json.loads, lines) if entry["kind"] == kind]
 
-    def _start(self, name: str, command: list[str], extra: dict[str, str]) -> subprocess.Popen[bytes]:
+    def said(self, name: str) -> list[dict[str, Any]]:
+        """The lines of JSON that the process of this name has printed; the last may still be half-written."""
+        path = self.folder / f"{name}.log"
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def model(self) -> dict[str, torch.Tensor]:
+        """The trained model's file, read without swarm_trainer."""
+        return load_file(self.folder / MODEL_FILE)
+
+    def ended(self, synchronizer: Process, *, seconds: float = 60.0) -> int:
+        """Wait for the synchronizer's end, as an operator does that reads its report; returns its exit code."""
+        eventually(lambda: self.report() is None and synchronizer.poll() is not None, "the job's end", seconds=seconds)
+        return synchronizer.wait()
+
+    def _start(self, name: str, program: list[str], extra: dict[str, str]) -> Process:
         environ = {
-            **os.environ,
+            "PATH": os.environ["PATH"],
+            "OMP_NUM_THREADS": "1",
             env.JOB_NAME: self.settings.job,
             env.JOB_UID: self.settings.uid,
             env.NAMESPACE: "default",
             env.SYNCHRONIZER_ADDRESS_FILE: str(self.folder / "where.json"),
             env.SECRET_FILE: str(self.folder / "secret"),
             env.OUTPUT_DIR: str(self.folder),
-            "OMP_NUM_THREADS": "1",
             **extra,
         }
-        with (self.folder / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(command, env=environ, stdout=log, stderr=log, cwd=self.folder)
-        self.alive.append(process)
+        process = nursery.start(program, environ, self.folder, self.folder / f"{name}.log")
+        self.started.append(process)
         return process
 
 
 @contextmanager
 def swarm_of(folder: Path, script: str, **changes: Any) -> Iterator[Processes]:
-    """Processes of a swarm with these settings; all are gone afterwards."""
+    """Processes of a swarm with these settings; all are gone afterwards, and a failure shows what they printed."""
     processes = Processes(folder, some_settings(**changes), script)
     try:
         yield processes
+    except BaseException:
+        for log in sorted(folder.glob("*.log")):
+            print(f"---- {log.name}\n{log.read_text()[-2000:]}")
+        raise
     finally:
-        for process in processes.alive:
-            if process.poll() is None:
-                process.send_signal(signal.SIGCONT)
-                process.kill()
+        for process in processes.started:
+            process.signal(signal.SIGKILL)
             process.wait()

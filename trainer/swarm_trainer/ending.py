@@ -15,7 +15,8 @@ Handler = Callable[[int, FrameType | None], Any] | int | None
 class Ending:
     """Watches for the end of the process from the moment it is made.
 
-    An interpreter tells its exit code to nobody, so errors are noted in `sys.excepthook` and `sys.exit`.
+    An interpreter tells its exit code to nobody, so errors are noted in `sys.excepthook` and `sys.exit`. Processes that
+    the script forks inherit all of this, and it means nothing there.
     """
 
     def __init__(self, at_exit: Callable[[], None]) -> None:
@@ -23,12 +24,14 @@ class Ending:
         """An exception ended the main thread, or sys.exit was called with something else than success."""
         self.asked = False
         """SIGTERM arrived: finish the step, push, say goodbye, then call `obey`."""
+        self._process = os.getpid()
+        self._at_exit = at_exit
         self._excepthook = sys.excepthook
         self._exit = sys.exit
         self._previous: Handler = signal.SIG_DFL
         sys.excepthook = self._note_error
-        sys.exit = self._note_exit  # type: ignore[assignment]
-        atexit.register(at_exit)
+        sys.exit = self._note_exit
+        atexit.register(self._leave)
         if threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(signal.SIGTERM, self._note_signal)
 
@@ -36,8 +39,12 @@ class Ending:
         """Let SIGTERM do what it would have done without us."""
         self.asked = False
         self.failed = True
-        signal.signal(signal.SIGTERM, self._previous if self._previous is not None else signal.SIG_DFL)
+        previous = self._previous if self._previous is not None else signal.SIG_DFL
+        signal.signal(signal.SIGTERM, previous)
         os.kill(os.getpid(), signal.SIGTERM)
+        if previous is signal.SIG_DFL:
+            # The first process of a container gets no signal that it does not handle.
+            raise SystemExit(128 + signal.SIGTERM)
 
     def _note_error(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         self.failed = True
@@ -49,4 +56,11 @@ class Ending:
 
     def _note_signal(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        self.asked = True
+        if os.getpid() == self._process:
+            self.asked = True
+        else:
+            self.obey()
+
+    def _leave(self) -> None:
+        if os.getpid() == self._process:
+            self._at_exit()

@@ -1,14 +1,15 @@
 """One particle's side of a swarm algorithm: when to exchange, what to push, and how to apply what comes back."""
 
 import logging
+import math
 import time
-from typing import Protocol
+from collections.abc import Sequence
 
 import torch
 from torch.optim import Optimizer
 
 from swarm_trainer import vectors
-from swarm_trainer.algorithms.base import Algorithm, Message, State, When
+from swarm_trainer.algorithms.base import Algorithm, Fitness, Message, State, When
 from swarm_trainer.fitness import FitnessMeter
 from swarm_trainer.session import Session
 from swarm_trainer.weights import FlatWeights
@@ -19,13 +20,6 @@ log = logging.getLogger("swarm.particle")
 _PAUSE_SECONDS = 1.0
 
 
-class Rules(Protocol):
-    """What the exchange needs of the settings."""
-
-    period: int
-    max_detached_steps: int
-
-
 class Exchange:
     """Hooks around the inner optimizer's step. The weights change only inside these calls."""
 
@@ -34,7 +28,7 @@ class Exchange:
         *,
         session: Session,
         weights: FlatWeights,
-        optimizer: Optimizer,
+        optimizers: Sequence[Optimizer],
         algorithm: Algorithm,
         period: int,
         max_detached_steps: int,
@@ -42,7 +36,7 @@ class Exchange:
     ) -> None:
         self._session = session
         self._weights = weights
-        self._optimizer = optimizer
+        self._optimizers = optimizers
         self._algorithm = algorithm
         self._period = period
         self._max_detached_steps = max_detached_steps
@@ -50,11 +44,16 @@ class Exchange:
         self._sequence = 0
         self._since_exchange = 0
         self._since_merge = 0
-        self._samples_at_merge = session.progress.samples
+        self._samples_at_merge = session.position.samples
+        self._fitness = Fitness(math.nan, math.inf)
         self.meter = FitnessMeter()
         self.leader = leader
         """Lowest index attached, as of the last reply."""
+        self._acts_every_step = any(
+            getattr(type(algorithm), hook) is not getattr(Algorithm, hook) for hook in ("before_step", "after_step")
+        )
         algorithm.before_step(self._state, weights.gather())
+        weights.scatter()
 
     def before_step(self) -> None:
         """The gradient is there, the optimizer has not moved the weights yet."""
@@ -65,35 +64,65 @@ class Exchange:
         """The optimizer has moved the weights."""
         self._since_exchange += 1
         self._since_merge += 1
-        progress = self._session.progress
-        self._session.progress = progress.model_copy(update={"step": progress.step + 1})
-        x = self._weights.gather()
-        self._algorithm.after_step(self._state, x, None, self._learning_rate())
-        self._weights.scatter()
+        self._session.position.step += 1
+        if self._acts_every_step:
+            x = self._weights.gather()
+            self._algorithm.after_step(self._state, x, None, self._learning_rate())
+            self._weights.scatter()
         if self._algorithm.when is When.AFTER and self._since_exchange >= self._period:
             self.now()
-        self._algorithm.before_step(self._state, x)
+        if self._acts_every_step:
+            self._algorithm.before_step(self._state, self._weights.gather())
+            self._weights.scatter()
         self._session.at_step()
-        self._pause_if_alone_too_long()
 
-    def rest(self) -> None:
-        """At the end: push the steps since the last exchange, that nothing is lost."""
-        if self._since_exchange:
+    def rest(self, *, patience: float = 0.0) -> None:
+        """At the end: push the steps since the last merge, that nothing is lost.
+
+        Args:
+            patience: Seconds to wait for a synchronizer that is not there.
+        """
+        deadline = time.monotonic() + patience
+        while self._since_merge and not self.now():
+            if not self._session.wait_attached(deadline - time.monotonic()):
+                log.warning("no synchronizer to push the last %d steps to", self._since_merge)
+                break
+        if self._algorithm.when is When.BEFORE:
+            # No step will follow, and what the exchange left for after it is due.
+            self._algorithm.after_step(self._state, self._weights.gather(), None, self._learning_rate())
+            self._weights.scatter()
+
+    @property
+    def alone_too_long(self) -> bool:
+        """Whether the particle has taken maxDetachedSteps without a commit: it must not train on."""
+        return self._since_merge >= self._max_detached_steps
+
+    def wait_for_the_swarm(self) -> None:
+        """Try to exchange, after a moment."""
+        log.warning("%d steps without a commit (maxDetachedSteps): waiting for the swarm", self._since_merge)
+        if self._session.wait_attached(_PAUSE_SECONDS):
             self.now()
+        if self.alone_too_long:
+            time.sleep(_PAUSE_SECONDS)
 
-    def now(self) -> None:
+    def now(self) -> bool:
         """Exchange once. Without a synchronizer, or below minReplicas, the particle just trains on.
+
+        Returns:
+            Whether a synchronizer answered.
 
         Raises:
             UnsupportedModelError: The weights are no longer what was attached.
             RefusedError: This particle was replaced.
         """
+        if self._since_exchange:
+            self._fitness = self.meter.take()
+        fitness = self._fitness
         self._since_exchange = 0
         self._sequence += 1
         x = self._weights.gather()
-        fitness = self.meter.take()
         message = self._algorithm.push(self._state, x, fitness)
-        progress = self._session.progress
+        progress = self._session.position.progress()
         push = Push(
             sequence=self._sequence,
             fitness=fitness.mean,
@@ -108,10 +137,11 @@ class Exchange:
         answer = self._session.exchange(push.model_copy(update={"tensors": tuple(outgoing)}), outgoing)
         if answer is None:
             self._algorithm.refused(self._state, x, message)
-            return
+            return False
         reply, tensors = answer
         self.leader = reply.leader
         self._apply(reply, tensors, x, message)
+        return True
 
     def _apply(self, reply: Reply, tensors: vectors.Tensors, x: torch.Tensor, message: Message) -> None:
         own = {
@@ -121,27 +151,27 @@ class Exchange:
             case ReplyStatus.MERGED:
                 there = {name: tensor.to(x.device, non_blocking=True) for name, tensor in tensors.items()}
                 self._algorithm.pull(self._state, x, Message(there, dict(reply.numbers)), self._learning_rate())
-                self._since_merge = 0
-                self._samples_at_merge = self._session.progress.samples
             case ReplyStatus.HELD:
                 self._algorithm.refused(self._state, x, message)
             case ReplyStatus.REFUSED:
                 log.warning("the weights were not finite; going on from the swarm's center")
                 x.copy_(tensors[vectors.X])
                 self._state = self._algorithm.particle_state(x)
+                self._recover()
+        if reply.status is not ReplyStatus.HELD:
+            self._since_merge = 0
+            self._samples_at_merge = self._session.position.samples
         self._weights.scatter()
         vectors.write(self._weights, own)
 
-    def _learning_rate(self) -> float:
-        return float(self._optimizer.param_groups[0]["lr"])
+    def _recover(self) -> None:
+        """Forget what the lost weights left behind: their gradient, and what is not finite in the optimizers' state."""
+        for optimizer in self._optimizers:
+            optimizer.zero_grad()
+            for state in optimizer.state.values():
+                for value in state.values():
+                    if isinstance(value, torch.Tensor) and value.is_floating_point():
+                        value.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
 
-    def _pause_if_alone_too_long(self) -> None:
-        if self._since_merge < self._max_detached_steps:
-            return
-        log.warning("%d steps without a commit (maxDetachedSteps): waiting for the swarm", self._since_merge)
-        while not self._session.attached:
-            self._session.wait_attached(_PAUSE_SECONDS)
-        while self._since_merge >= self._max_detached_steps:
-            self.now()
-            if self._since_merge:
-                time.sleep(_PAUSE_SECONDS)
+    def _learning_rate(self) -> float:
+        return float(self._optimizers[0].param_groups[0]["lr"])

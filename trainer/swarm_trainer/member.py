@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from swarm_trainer.ending import Ending
 from swarm_trainer.errors import RefusedError
 from swarm_trainer.exchange import Exchange
 from swarm_trainer.particle import Particle
+from swarm_trainer.position import Position
 from swarm_trainer.session import Session
 from swarm_trainer.surroundings import Surroundings
 from swarm_trainer.weights import FlatWeights
@@ -25,6 +26,8 @@ from swarm_trainer.wire.messages import Action, Goodbye, Metrics
 log = logging.getLogger("swarm.particle")
 
 _GOODBYE_SECONDS = 5.0
+_REUNION_SECONDS = 60.0
+"""How long a particle that has finished waits for a synchronizer that is away, to give it its last steps."""
 
 
 class Member(Particle):
@@ -36,10 +39,8 @@ class Member(Particle):
         self._session = Session(surroundings, self._weights.schema, self._snapshot)
         self._in_center = False
         self._done = False
-        try:
+        with self._ending_when_refused():
             welcome, tensors = self._session.attach()
-        except RefusedError as error:
-            self._leave(error)
         if welcome.action is Action.ADOPT:
             vectors.write(self._weights, tensors)
         settings = welcome.settings
@@ -48,11 +49,11 @@ class Member(Particle):
         self.seed = particle_seed(settings.seed, self.index)
         self._swarm_seed = settings.seed
         self._epoch, self._fraction = welcome.progress.epoch, welcome.progress.fraction
-        self._session.progress = welcome.progress
+        self._session.position = Position(**welcome.progress.model_dump())
         self._exchange = Exchange(
             session=self._session,
             weights=self._weights,
-            optimizer=optimizers[0],
+            optimizers=optimizers,
             algorithm=build(settings.algorithm),
             period=settings.algorithm.sync_period,
             max_detached_steps=settings.sync.max_detached_steps,
@@ -85,7 +86,8 @@ class Member(Particle):
     @contextmanager
     def center(self) -> Iterator[None]:
         """The center as it is now; without a synchronizer, the particle's own weights, reported as such."""
-        tensors = self._session.fetch_center()
+        with self._ending_when_refused():
+            tensors = self._session.fetch_center()
         if tensors is None:
             log.warning("no synchronizer to ask for the center: these are the particle's own weights")
             yield
@@ -101,31 +103,27 @@ class Member(Particle):
         return vectors.read(self._weights, vectors.X, vectors.BUFFERS, vectors.INTEGERS, vectors.FROZEN)
 
     def _moved(self, samples: int) -> None:
-        progress = self._session.progress
-        self._session.progress = progress.model_copy(
-            update={
-                "samples": progress.samples + samples,
-                "epoch": self._epoch,
-                "fraction": self._fraction,
-            }
-        )
+        position = self._session.position
+        position.samples += samples
+        position.epoch, position.fraction = self._epoch, self._fraction
 
     @torch.no_grad()
     def _before_step(self, *_: Any) -> None:
-        try:
-            self._exchange.before_step()
-        except RefusedError as error:
-            self._leave(error)
+        if not self._done:
+            with self._ending_when_refused():
+                self._exchange.before_step()
 
     @torch.no_grad()
     def _after_step(self, *_: Any) -> None:
-        try:
+        if self._done:
+            return
+        with self._ending_when_refused():
             self._exchange.after_step()
+            while self._exchange.alone_too_long and not self._ending.asked:
+                self._exchange.wait_for_the_swarm()
             if self._ending.asked:
                 self._exchange.rest()
-                self._session.tell(Goodbye(finished=False, progress=self._session.progress), timeout=_GOODBYE_SECONDS)
-        except RefusedError as error:
-            self._leave(error)
+                self._say_goodbye(finished=False)
         if self._ending.asked:
             self._ending.obey()
 
@@ -133,18 +131,25 @@ class Member(Particle):
     def _finish(self) -> None:
         if not self._done:
             self._done = True
-            try:
-                self._exchange.rest()
-            except RefusedError as error:
-                self._leave(error)
-            self._session.tell(Goodbye(finished=True, progress=self._session.progress), timeout=_GOODBYE_SECONDS)
+            with self._ending_when_refused():
+                self._exchange.rest(patience=_REUNION_SECONDS)
+            self._say_goodbye(finished=True)
+
+    def _say_goodbye(self, *, finished: bool) -> None:
+        goodbye = Goodbye(finished=finished, progress=self._session.position.progress())
+        self._session.tell(goodbye, timeout=_GOODBYE_SECONDS)
 
     def _at_exit(self) -> None:
         if not self._ending.failed:
             self._finish()
         self._session.close()
 
-    def _leave(self, error: RefusedError) -> NoReturn:
-        log.error("%s: %s", error.reason, error)
-        self._session.close()
-        raise SystemExit(exits.FENCED if error.reason == "Fenced" else exits.REFUSED) from error
+    @contextmanager
+    def _ending_when_refused(self) -> Iterator[None]:
+        try:
+            yield
+        except RefusedError as error:
+            log.error("%s: %s", error.reason, error)
+            self._done = True
+            self._session.close()
+            raise SystemExit(exits.FENCED if error.reason == "Fenced" else exits.REFUSED) from error

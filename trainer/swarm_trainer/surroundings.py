@@ -45,7 +45,7 @@ class Surroundings:
         """Host and port of the synchronizer as they are now.
 
         Raises:
-            LinkError: No synchronizer has told its address yet.
+            LinkError: No synchronizer has told its address yet, or it is no address.
         """
         address = self.address
         if self.address_file is not None:
@@ -55,6 +55,9 @@ class Surroundings:
                 msg = f"no synchronizer's address in {self.address_file}: {error}"
                 raise LinkError(msg) from error
         host, _, port = address.rpartition(":")
+        if not port.isdecimal():
+            msg = f"the synchronizer's address is {address!r}, and host:port is needed"
+            raise LinkError(msg)
         return host.strip("[]"), int(port)
 
 

@@ -98,8 +98,8 @@ def _document(path: Path) -> tuple[yaml.Node, dict[str, Any]]:
     """The one SwarmTrainingJob in the file, with the places of its fields; else the only document."""
     try:
         text = path.read_text()
-        nodes = [node for node in yaml.compose_all(text, yaml.SafeLoader) if node is not None]
-        documents = [document for document in yaml.safe_load_all(text) if document is not None]
+        pairs = zip(yaml.compose_all(text, yaml.SafeLoader), yaml.safe_load_all(text), strict=True)
+        documents = [(node, document) for node, document in pairs if document is not None]
     except OSError as error:
         raise ManifestError([f"{path}: {error.strerror}"]) from None
     except UnicodeDecodeError:
@@ -110,7 +110,7 @@ def _document(path: Path) -> tuple[yaml.Node, dict[str, Any]]:
         raise ManifestError([f"{path}{line}: not YAML: {getattr(error, 'problem', None) or error}"]) from None
     found = [
         (node, document)
-        for node, document in zip(nodes, documents, strict=True)
+        for node, document in documents
         if len(documents) == 1 or (isinstance(document, dict) and document.get("kind") == KIND)
     ]
     if len(found) != 1:

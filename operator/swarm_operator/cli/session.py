@@ -84,7 +84,7 @@ class Session:
                     training.cancel()
                     await asyncio.wait([training])
                     self._happened(
-                        "Stopping", "particles push what they have, the model is written; again: at once"
+                        "Stopping", "stopping: particles push what they have, the model is written; Ctrl-C again: now"
                     )
                 ended = tuple(self._backend.ended)
                 stopping = asyncio.create_task(self._backend.stop())

@@ -8,7 +8,7 @@ from typing import Any
 from swarm_api.status import JobStatus
 from swarm_operator.backends.local.control import NotRunningError, ask
 from swarm_operator.backends.local.folder import FolderError, RunFolder
-from swarm_operator.page.words import loss_text, news, phase_words, title
+from swarm_operator.page.words import loss_text, news, one_line, phase_words, title
 
 
 def add_to(commands: Any) -> None:
@@ -44,7 +44,7 @@ def lines(folder: RunFolder, known: JobStatus) -> list[str]:
         f"{folder.shown()}: {known.state}{over}",
         f"round {training.round}, {training.progress_percent} %, best loss {loss_text(training.best_loss)}, "
         f"{known.particles.ready} of {known.particles.desired} particles ready",
-        *(f"{title(condition)}: {condition.message or condition.reason}" for condition in news(known)),
+        *(f"{title(condition)}: {one_line(condition.message) or condition.reason}" for condition in news(known)),
         "",
         *("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows),
     ]

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from swarm_api.status import JobState
 from swarm_operator.backends.local.folder import RunFolder
 from swarm_operator.cli.session import Outcome
 from swarm_operator.page.history import read
@@ -20,24 +19,27 @@ def summary(outcome: Outcome, folder: RunFolder) -> str:
 
 
 def _failures(outcome: Outcome) -> Iterator[str]:
-    """The last words of those that failed: all when that ended the job; those that say the same share a block."""
-    if outcome.job.status.state is not JobState.FAILED:
-        return
+    """The last words of those that failed and were not replaced; those that say the same share a block."""
+    attempts = outcome.job.status.attempts
     last = {(member.role, member.index): member for member in outcome.ended if _at_fault(member)}
     blocks: dict[str, list[Member]] = {}
-    for member in last.values():
+    for (role, index), member in sorted(last.items()):
+        attempt = attempts.get(str(index) if role is Role.PARTICLE else role)
+        if attempt is None or attempt.incarnation > member.incarnation:
+            continue
         blocks.setdefault(member.message.rpartition("\n")[2] or member.reason, []).append(member)
     for members in blocks.values():
         yield f"{', '.join(map(_name, members))} ended with {_ending(members[-1])}:"
         yield from (f"    {line}" for line in plain(members[-1].message).splitlines() or ["(it printed nothing)"])
         yield ""
-    failed = outcome.job.status.condition("Failed")
-    if failed is not None:
-        yield f"{failed.reason}: {failed.message}"
 
 
 def _result(outcome: Outcome, folder: RunFolder) -> Iterator[str]:
     status = outcome.job.status
+    failed = status.condition("Failed")
+    if failed is not None and failed.status == "True":
+        # Its further lines are the last words of a member, and stand above.
+        yield f"{failed.reason}: {failed.message.partition(chr(10))[0].rstrip(':')}"
     state = str(status.state) if outcome.signal is None else "stopped before its end"
     parts = [f"{outcome.job.metadata.name}: {state} after {duration(outcome.seconds)}"]
     parts.append(number_of(status.training.round, "round"))

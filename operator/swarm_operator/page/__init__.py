@@ -35,6 +35,6 @@ def open_page(*, terminal: bool) -> Page:
         from swarm_operator.page.live import LivePage
 
         console = Console()
-        if console.is_interactive and not console.is_dumb_terminal:
+        if console.is_interactive and not console.is_dumb_terminal and not console.options.ascii_only:
             return LivePage(console)
     return LinePage(sys.stdout)

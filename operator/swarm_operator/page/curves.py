@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil
 from statistics import fmean
 
 from swarm_operator.page.history import Absence, Point
 
-MOST_POINTS = 400
-"""Of one curve: more cannot be told apart in a picture."""
+MOST_POINTS = 100
+"""Of one curve: more would be noise over noise in a picture of several particles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,15 @@ class Curve:
 
 
 def curve(points: Sequence[Point], absences: Iterable[Absence] = (), *, each: int = 1) -> Curve:
-    """The points in order of time, broken before each return, and `each` so many of them replaced by their mean."""
-    returns = [absence.back.time for absence in absences if absence.back is not None]
+    """The points in order of time, broken at each loss and return, and `each` so many of them replaced by their mean.
+
+    A push that was on its way when its particle was lost is a piece of its own.
+    """
+    breaks = [moment.time for absence in absences for moment in (absence.lost, absence.back) if moment is not None]
     pieces: list[tuple[Point, ...]] = []
     rest = sorted(points)
-    for back in returns:
-        pieces.append(tuple(point for point in rest if point.time < back))
+    for time in breaks:
+        pieces.append(tuple(point for point in rest if point.time < time))
         rest = rest[len(pieces[-1]) :]
     pieces.append(tuple(rest))
     return Curve(tuple(_means(piece, each) for piece in pieces if piece))
@@ -51,5 +55,7 @@ def thinning(curves: Iterable[Sequence[Point]]) -> int:
 def _means(points: tuple[Point, ...], each: int) -> tuple[Point, ...]:
     if each == 1:
         return points
-    groups = (points[start : start + each] for start in range(0, len(points), each))
+    amount = max(1, round(len(points) / each))
+    bounds = [len(points) * group // amount for group in range(amount + 1)]
+    groups = [points[start:end] for start, end in pairwise(bounds)]
     return tuple(Point(*map(fmean, zip(*group, strict=True))) for group in groups)

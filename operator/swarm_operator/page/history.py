@@ -79,21 +79,28 @@ class History:
     memberships: tuple[Membership, ...] = ()
 
     @property
+    def entries(self) -> tuple[Round | Metrics | Membership, ...]:
+        """All of them, kind by kind."""
+        return (*self.rounds, *self.metrics, *self.memberships)
+
+    @property
     def particles(self) -> tuple[int, ...]:
         """Indices of all particles that are mentioned, in order."""
-        seen = {index for entry in self.rounds for index in (*entry.losses, *entry.contributors)}
-        return tuple(sorted(seen | {entry.particle for entry in (*self.metrics, *self.memberships)}))
+        seen: set[int] = set()
+        for entry in self.entries:
+            seen.update((*entry.losses, *entry.contributors) if isinstance(entry, Round) else (entry.particle,))
+        return tuple(sorted(seen))
 
     @property
     def span(self) -> tuple[float, float]:
         """Unix seconds of the earliest and the latest entry; zeros for an empty history."""
-        times = [entry.time for entry in (*self.rounds, *self.metrics, *self.memberships)]
+        times = [entry.time for entry in self.entries]
         return min(times, default=0.0), max(times, default=0.0)
 
     @property
     def samples(self) -> int:
         """Seen by the whole swarm."""
-        return max((entry.samples for entry in (*self.rounds, *self.metrics, *self.memberships)), default=0)
+        return max((entry.samples for entry in self.entries), default=0)
 
     @property
     def metric(self) -> str | None:

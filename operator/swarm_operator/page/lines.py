@@ -23,7 +23,9 @@ class LinePage:
         self._state: JobState | None = None
         self._said_at = 0.0
         self._progress = ""
-        self._told: dict[tuple[str, str], str] = {}
+        self._told: frozenset[tuple[str, str]] = frozenset()
+        self._heard: list[str] = []
+        """What events said since the last update; a new condition often says the same."""
 
     def update(self, job: SwarmTrainingJob) -> None:
         """Write the progress if the state changed or the last line is old, and conditions that are new."""
@@ -33,15 +35,17 @@ class LinePage:
             self._say_progress(job, now)
         bad = news(job.status)
         for condition in bad:
-            if (condition.type, condition.reason) not in self._told:
+            heard = any(condition.message.startswith(message) for message in self._heard)
+            if (condition.type, condition.reason) not in self._told and not heard:
                 text = f"{title(condition)}: {condition.message or condition.reason}"
                 self._say(now, f"WARNING {text}" if is_warning(condition, job.status.state) else text)
-        self._told = {(condition.type, condition.reason): condition.message for condition in bad}
+        self._told = frozenset((condition.type, condition.reason) for condition in bad)
+        self._heard.clear()
 
     def event(self, event: Event) -> None:
-        """Write it, with the lines below its first one indented, unless a condition just said the same."""
-        if event.message and event.message in self._told.values():
-            return
+        """Write it, with the lines below its first one indented."""
+        if event.message:
+            self._heard.append(event.message.removesuffix(" …"))
         about = f"{event.reason} {event.regarding}".rstrip()
         message = f"{about}: {event.message}" if event.message else about
         self._say(self._now(), f"WARNING {message}" if event.warning else message)
@@ -60,7 +64,9 @@ class LinePage:
 
     def _say(self, now: float, text: str) -> None:
         first, *rest = plain(text).splitlines() or [""]
-        print(f"{clock(now)} {first}", *(f"         {line}" for line in rest), sep="\n", file=self._stream, flush=True)
+        lines = "\n".join((f"{clock(now)} {first}", *(f"         {line}" for line in rest)))
+        encoding = self._stream.encoding or "utf-8"
+        print(lines.encode(encoding, "replace").decode(encoding), file=self._stream, flush=True)
 
 
 def _progress(job: SwarmTrainingJob, now: float) -> str:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import nan
+from math import ceil, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +23,8 @@ LOG_FROM: Final = 20.0
 _COLOURS: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6D1F")
 """Okabe and Ito's for the colour-blind, the yellow darkened to be seen on white. More particles share one grey."""
 _GREY: Final = "#7A8FA6"
+_ALERT: Final = "#D55E00"
+"""Of marks on grey lines."""
 _CENTER: Final = "#1A1A1A"
 
 log = logging.getLogger(__name__)
@@ -39,7 +41,9 @@ def draw(folder: Path, *, job: str) -> Path | None:
     except ImportError:
         log.warning("no picture: matplotlib is missing; pip install 'swarm-training[cli]'")
         return None
-    FigureCanvasAgg(compose(history, job=job)).print_png(folder / PICTURE)
+    figure = compose(history, job=job)
+    FigureCanvasAgg(figure)
+    figure.savefig(folder / PICTURE)
     return folder / PICTURE
 
 
@@ -83,6 +87,7 @@ def compose(history: History, *, job: str) -> "Figure":
         panels[1].set_title(f"{row.name} over time", fontsize=10)
     for column, panel in zip(columns, axes[-1], strict=True):
         panel.set_xlabel(column.label)
+        panel.set_xlim(left=0)
     began, ended = history.span
     figure.suptitle(
         f"{job}: {number_of(len(history.particles), 'particle')}, {number_of(len(history.rounds), 'round')}, "
@@ -123,16 +128,18 @@ def _time(history: History) -> _Across:
     return _Across(f"{unit} since the start", lambda time, _: (time - began) / seconds)
 
 
-def _colour(history: History, particle: int) -> str:
+def _colours(history: History) -> dict[int, str]:
+    """A colour for each particle; empty where there are too many to be told apart."""
     particles = history.particles
-    return _COLOURS[particles.index(particle)] if len(particles) <= len(_COLOURS) else _GREY
+    return dict(zip(particles, _COLOURS, strict=False)) if len(particles) <= len(_COLOURS) else {}
 
 
 def _draw_panel(panel: "Axes", row: _Row, history: History, across: _Across) -> None:
+    colours = _colours(history)
+    style = {"linewidth": 1.1, "alpha": 0.85} if colours else {"linewidth": 0.7, "alpha": 0.35}
     for particle, line in row.particles.items():
-        colour = _colour(history, particle)
-        _plot(panel, line, across, color=colour, linewidth=1.1, alpha=0.85, gid=f"particle {particle}")
-        _mark(panel, line, history.absences(particle), across, colour)
+        _plot(panel, line, across, color=colours.get(particle, _GREY), gid=f"particle {particle}", **style)
+        _mark(panel, line, history.absences(particle), across, colours.get(particle, _ALERT))
     if row.center.pieces:
         _plot(panel, row.center, across, color=_CENTER, linewidth=2.6, gid="center", zorder=3)
     panel.grid(color="#E8E8E8", linewidth=0.8)
@@ -207,18 +214,19 @@ def _legend(figure: "Figure", rows: Sequence[_Row], history: History) -> None:
     handles = []
     if any(row.center.pieces for row in rows):
         handles.append(Line2D([], [], color=_CENTER, linewidth=2.6, label="center"))
-    particles = history.particles
-    if len(particles) > len(_COLOURS):
+    particles, colours = history.particles, _colours(history)
+    if not colours:
         label = f"particles {particles[0]} to {particles[-1]}"
         handles.append(Line2D([], [], color=_GREY, linewidth=1.5, label=label))
     else:
         for particle in particles:
             reported = any(row.particles[particle].pieces for row in rows)
             label = f"particle {particle}" if reported else f"particle {particle} (no report)"
-            handles.append(Line2D([], [], color=_colour(history, particle), linewidth=1.5, label=label))
+            handles.append(Line2D([], [], color=colours[particle], linewidth=1.5, label=label))
     absences = [absence for particle in particles for absence in history.absences(particle)]
     if absences:
         handles.append(Line2D([], [], label="lost", **_lost(_CENTER)))
     if any(absence.back for absence in absences):
         handles.append(Line2D([], [], label="back", **_back(_CENTER)))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False, fontsize=9)
+    columns = len(handles) if len(handles) < 10 else ceil(len(handles) / 2)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)

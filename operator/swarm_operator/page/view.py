@@ -35,8 +35,10 @@ WIDEST: Final = 110
 WIDE: Final = 95
 """Columns from which on the table spells its titles out."""
 EVENTS: Final = 6
-TAIL: Final = 16
-"""Most lines of one condition's message: where training failed, its last output."""
+LONGEST: Final = 5
+"""Lines of one condition's message."""
+LONGEST_FAILURE: Final = 16
+"""The same where training failed: its last output says why."""
 
 _COLOURS: Final = {
     JobState.RUNNING: "green",
@@ -45,7 +47,7 @@ _COLOURS: Final = {
     JobState.WAITING: "yellow",
     JobState.FAILED: "red",
 }
-_TROUBLED: Final = ("BackOff", "Quarantined")
+_TROUBLES: Final = {"Quarantined": "red", "BackOff": "yellow", "Detached": "yellow"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,7 @@ def _particles(job: SwarmTrainingJob, rows: int, width: int) -> Table:
     particles = sorted(job.status.particle_statuses, key=lambda particle: particle.index)
     total = max(len(particles), job.status.particles.desired)
     if total > rows:
-        first = sorted(particles, key=lambda particle: (not particle.is_best, particle.phase not in _TROUBLED))
+        first = sorted(particles, key=lambda particle: (not particle.is_best, particle.phase not in _TROUBLES))
         particles = sorted(first[: max(0, rows - 1)], key=lambda particle: particle.index)
     wide = width >= WIDE
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", width=width)
@@ -200,7 +202,7 @@ def _particles(job: SwarmTrainingJob, rows: int, width: int) -> Table:
 
 
 def _cells(job: SwarmTrainingJob, particle: ParticleStatus) -> Iterable[Text]:
-    style = {"BackOff": "yellow", "Quarantined": "red", "Running": ""}.get(particle.phase, "dim")
+    style = _TROUBLES.get(particle.phase, "" if particle.phase == "Running" else "dim")
     numbers = "bold" if particle.is_best else ""
     where = place(job, particle)
     yield Text(str(particle.index), style=numbers)
@@ -221,7 +223,7 @@ def _note(console: Console, condition: Condition, state: JobState, width: int) -
     failed = condition.type in ("Failed", "Accepted")
     style = "green" if good else "red" if failed else "yellow" if is_warning(condition, state) else "cyan"
     text = Text.assemble((title(condition), style), "  ", plain(condition.message or condition.reason))
-    return _shorten(list(text.wrap(console, width, overflow="fold")), TAIL)
+    return _shorten(list(text.wrap(console, width, overflow="fold")), LONGEST_FAILURE if failed else LONGEST)
 
 
 def _shorten(lines: list[Text], most: int) -> list[Text]:

@@ -11,7 +11,7 @@ from swarm_api.status import Condition, JobState, JobStatus, ParticleStatus
 from swarm_operator.plan.facts import Event
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)")
-_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]+")
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]+")
 _FINE_WHEN_TRUE = ("Accepted", "Running")
 """Types that are news when they are not True; all others are news when they are."""
 
@@ -33,13 +33,13 @@ def duration(seconds: float) -> str:
 
 def count(number: float) -> str:
     """950, 3.1k, 12k or 1.2M: at most three digits."""
-    for unit in ("", "k", "M", "G"):
+    for unit in ("", "k", "M", "G", "T"):
         if number < 9.95 and unit:
             return f"{number:.1f}{unit}"
         if number < 999.5:
             return f"{number:.0f}{unit}"
         number /= 1000
-    return f"{number:.0f}T"
+    return f"{number:.0f}P"
 
 
 def loss_text(loss: float | None) -> str:
@@ -50,16 +50,18 @@ def loss_text(loss: float | None) -> str:
 
 
 def number_of(amount: int, thing: str) -> str:
-    """1 failure, 2 failures."""
-    return f"{amount} {thing}" if amount == 1 else f"{amount} {thing}s"
+    """1 failure, 2 failures, 1,210 rounds."""
+    return f"{amount:,} {thing}{'' if amount == 1 else 's'}"
 
 
 def plain(text: str) -> str:
     """The text without what could move a cursor or colour a terminal; line breaks stay.
 
-    Messages carry the last output of training scripts, and so progress bars and colours.
+    Messages carry the last output of training scripts, and so progress bars, of which the last state is kept.
     """
-    return "\n".join(_CONTROLS.sub(" ", line).rstrip() for line in _ESCAPES.sub("", text).splitlines()).strip("\n")
+    known = _ESCAPES.sub("", text.encode("utf-8", "replace").decode("utf-8"))
+    shown = (line.rstrip().rpartition("\r")[2] for line in known.split("\n"))
+    return "\n".join(_CONTROLS.sub(" ", line).rstrip() for line in shown).strip("\n")
 
 
 def one_line(text: str) -> str:
@@ -119,9 +121,11 @@ def phase_words(particle: ParticleStatus) -> str:
             f", {number_of(particle.failures, 'failure')}" if particle.failures else ""
         )
     if particle.phase == "Quarantined":
-        return f"Quarantined after {number_of(particle.failures, 'failure')}" + (f": {end}" if end else "")
+        return f"Quarantined, {number_of(particle.failures, 'failure')}" + (f": {end}" if end else "")
     if particle.phase == "Starting" and particle.last_exit_code is not None:
         return f"Starting again after {end}"
+    if particle.phase == "Detached":
+        return "Detached: runs, but the synchronizer has lost it"
     if particle.phase == "Pending" and particle.last_reason:
         return f"Pending: {particle.last_reason}"
     return particle.phase

@@ -6,7 +6,7 @@ from typing import Final
 
 from swarm_api.report import Presence, SwarmState
 from swarm_operator.plan.facts import Member, Phase
-from swarm_operator.plan.view import View
+from swarm_operator.plan.view import SUSPENDED, View
 
 SETTLE_SECONDS: Final = 2.0
 """A particle that ended with 0 may be ahead of the report that calls it finished by so much."""
@@ -27,13 +27,12 @@ class Reason(StrEnum):
     CANNOT_GO_ON = "TrainingFailed"
     DELETED = "Deleted"
     DISRUPTED = "Disrupted"
-    SUSPENDED = "Suspended"
+    SUSPENDED = SUSPENDED
     SCALED_DOWN = "ScaledDown"
 
-    @property
-    def intended(self) -> bool:
-        """Whether the user asked for it: such an end is no setback."""
-        return self in (Reason.SUSPENDED, Reason.SCALED_DOWN)
+
+INTENDED: Final = (Reason.SUSPENDED, Reason.SCALED_DOWN)
+"""The user asked for it: such an end is no setback."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,8 +54,8 @@ class End:
     seconds_ago: float = 0.0
 
 
-def judge_particle(view: View, member: Member, *, known: bool) -> End | None:
-    """None: it lives, or it is too early to say (`unsettled`). known: the status holds this incarnation."""
+def judge_particle(view: View, member: Member) -> End | None:
+    """None: it lives, or it is too early to say (`unsettled`)."""
     reported = view.particles.get(member.index)
     told = reported if reported and reported.incarnation == member.incarnation else None
     finished = told is not None and told.presence is Presence.FINISHED
@@ -70,8 +69,7 @@ def judge_particle(view: View, member: Member, *, known: bool) -> End | None:
         return _ended(view, member)
     if member.deleting:
         return None if finished else _end(view, member, Reason.DELETED)
-    limit = view.job.spec.sync.unresponsive_seconds
-    runs = member.phase is Phase.RUNNING and known
+    runs, limit = member.phase is Phase.RUNNING, view.job.spec.sync.unresponsive_seconds
     if runs and view.heard and told and not finished and told.silent_seconds >= limit:
         return End(
             reason=Reason.UNRESPONSIVE,
@@ -87,20 +85,17 @@ def judge_synchronizer(view: View, member: Member) -> End | None:
     """None: it lives. Exit code 0 means that the model is written, unless it was told to stop."""
     if not member.ended_phase:
         return _end(view, member, Reason.DELETED) if member.deleting else None
-    if model_written(view, member):
+    if exited_0(member) and (said_finished(view, member) or not _by_others(member)):
         return _end(view, member, Reason.COMPLETED, finished=True)
     if member.exit_code == CANNOT_GO_ON and not _by_others(member):
         return _end(view, member, Reason.CANNOT_GO_ON, charged=True)
     return _ended(view, member)
 
 
-def model_written(view: View, member: Member) -> bool:
-    """Whether this synchronizer ended because everything is done."""
-    if not (member.ended_phase and exited_0(member)):
-        return False
+def said_finished(view: View, synchronizer: Member) -> bool:
+    """Whether this synchronizer's report said that everything is done."""
     report = view.report
-    said_so = report is not None and report.incarnation == member.incarnation and report.state is SwarmState.FINISHED
-    return said_so or not _by_others(member)
+    return report is not None and report.incarnation == synchronizer.incarnation and report.state is SwarmState.FINISHED
 
 
 def judge_vanished(view: View, index: int | None, incarnation: int) -> End:

@@ -56,8 +56,7 @@ def _of_child(view: View, each: Lineage) -> Iterator[Event]:
 def _of_job(view: View, status: JobStatus) -> Iterator[Event]:
     before = view.job.status.condition("Suspended")
     if before and before.reason != NOT_SUSPENDED and not view.job.spec.suspend:
-        start = "from the beginning, since no checkpoint is kept" if view.resumed and view.job.status.start_time else ""
-        yield _event("JobResumed", f"training starts {start}" if start else "training goes on")
+        yield _event("JobResumed", _resumed(view))
     if status.state is view.job.status.state:
         return
     match status.state:
@@ -74,6 +73,13 @@ def _of_job(view: View, status: JobStatus) -> Iterator[Event]:
             yield _event("JobComplete", _why(status, "Complete"))
         case JobState.FAILED:
             yield _event("JobFailed", _why(status, "Failed"), warning=True)
+
+
+def _resumed(view: View) -> str:
+    if not view.resumed:
+        return "training goes on"
+    begun = view.job.status.start_time is not None
+    return "training starts from the beginning, since no checkpoint is kept" if begun else "training starts"
 
 
 def _why(status: JobStatus, kind: str) -> str:

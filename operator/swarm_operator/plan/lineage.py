@@ -9,6 +9,7 @@ from swarm_api.report import ParticleReport, Presence
 from swarm_api.status import Attempt
 from swarm_operator.plan.backoff import backoff
 from swarm_operator.plan.ends import (
+    INTENDED,
     End,
     Reason,
     judge_particle,
@@ -88,9 +89,8 @@ class Lineage:
 
     @property
     def next_incarnation(self) -> int:
-        """Higher than any that status, report or backend know."""
-        highest = max((member.incarnation for member in self.members), default=0)
-        return max(self.before.incarnation, self.attempt.incarnation, self.reported_incarnation, highest) + 1
+        """Higher than any that status, report or backend know, for one that is replaceable."""
+        return self.attempt.incarnation + 1
 
     @property
     def replaceable(self) -> bool:
@@ -104,7 +104,7 @@ class Lineage:
         attempt = self.attempt
         if not self.over:
             return 0.0
-        if attempt.last_reason in (Reason.SUSPENDED, Reason.SCALED_DOWN):
+        if attempt.last_reason in INTENDED:
             stops = self.newest is not None and not self.newest.ended_phase
             return STOP_PATIENCE if stops else 0.0
         return backoff(attempt.setbacks, self.uid, self.key, attempt.incarnation)
@@ -125,7 +125,7 @@ class Lineage:
     def stopped(self, reason: Reason, now: float) -> "Lineage":
         """The same, after the newest incarnation was told to stop by the user's wish."""
         attempt = self.attempt.model_copy(
-            update={"ended_at": stamp(now), "last_reason": str(reason), "last_exit_code": None}
+            update={"ended_at": stamp(now), "last_reason": str(reason), "last_exit_code": None, "detect_seconds": None}
         )
         return replace(self, attempt=attempt, end=End(reason=reason, intended=True))
 
@@ -146,7 +146,7 @@ def particle(view: View, index: int) -> Lineage:
         return lineage
     if newest is None:
         return _after(view, lineage, judge_vanished(view, index, lineage.attempt.incarnation))
-    end = judge_particle(view, newest, known=lineage.before.incarnation >= newest.incarnation)
+    end = judge_particle(view, newest)
     if end is not None:
         return _after(view, lineage, end)
     return replace(lineage, unsettled=unsettled(view, newest)) if newest.ended_phase else lineage
@@ -182,8 +182,11 @@ def _learn(view: View, role: Role, index: int, *, reported_incarnation: int, awa
     attempt = before
     if not attempt.quarantined:
         attempt = attempt.model_copy(update={"failures": _recent(view, before.failures)})
-    if highest > before.incarnation and not attempt.finished:
-        attempt = attempt.model_copy(update={"incarnation": highest, "contributed": False, "ended_at": None})
+    if highest > before.incarnation:
+        update = {"incarnation": highest, "contributed": False, "ended_at": None, "finished": False}
+        if attempt.quarantined:  # only a resume whose status was lost can have started it
+            update |= {"quarantined": False, "failures": ()}
+        attempt = attempt.model_copy(update=update)
     return Lineage(
         job=view.job.metadata.name,
         uid=view.job.metadata.uid,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from swarm_api.report import SwarmState
 from swarm_api.status import JobState
 from swarm_operator.plan import words
-from swarm_operator.plan.ends import Reason, model_written
+from swarm_operator.plan.ends import Reason, exited_0, said_finished
 from swarm_operator.plan.lineage import Lineage
 from swarm_operator.plan.swarm import Swarm
 from swarm_operator.plan.view import View
@@ -27,7 +27,7 @@ class Outcome:
 def decide(view: View, swarm: Swarm) -> Outcome | None:
     """The end of the job, or None while it goes on."""
     synchronizer = swarm.synchronizer
-    if synchronizer.attempt.finished or (synchronizer.newest and model_written(view, synchronizer.newest)):
+    if synchronizer.attempt.finished or _finished_while_told_to_stop(view, synchronizer):
         return Outcome(
             state=JobState.COMPLETE, reason="ModelWritten", message="all particles finished and the model is written"
         )
@@ -40,6 +40,11 @@ def decide(view: View, swarm: Swarm) -> Outcome | None:
             "SynchronizerFailed", f"{words.budget_spent(view, synchronizer)}{words.last_words(synchronizer)}"
         )
     return _never_attached(view, swarm) or _too_many_failures(view, swarm) or _model_lost(swarm)
+
+
+def _finished_while_told_to_stop(view: View, synchronizer: Lineage) -> bool:
+    newest = synchronizer.newest
+    return newest is not None and newest.ended_phase and exited_0(newest) and said_finished(view, newest)
 
 
 def _failed(reason: str, message: str) -> Outcome:
@@ -97,4 +102,4 @@ def _model_lost(swarm: Swarm) -> Outcome | None:
 
 
 def _last_to_fail(particles: Iterable[Lineage]) -> Lineage:
-    return max(particles, key=lambda particle: (particle.attempt.ended_at or "", -particle.index))
+    return max(particles, key=lambda particle: (particle.attempt.ended_at or "", particle.end is not None))

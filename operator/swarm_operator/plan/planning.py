@@ -9,6 +9,7 @@ from swarm_operator.plan.actions import Plan
 from swarm_operator.plan.conditions import conditions
 from swarm_operator.plan.events import events
 from swarm_operator.plan.facts import Observed
+from swarm_operator.plan.lineage import STOP_PATIENCE
 from swarm_operator.plan.outcome import Outcome, decide
 from swarm_operator.plan.progress import particle_statuses, recover, training
 from swarm_operator.plan.standing import Standing
@@ -67,7 +68,7 @@ def _status(view: View, swarm: Swarm, outcome: Outcome | None) -> tuple[JobStatu
         training=training(view, swarm),
         recovery=recovery,
         attempts={each.key: each.attempt for each in swarm.all},
-        attached=view.before.attached or bool(view.particles),
+        attached=view.before.attached or (swarm.report(view) is not None and bool(view.particles)),
     )
     return status, swarm
 
@@ -78,6 +79,11 @@ def _requeue_after(view: View, swarm: Swarm, outcome: Outcome | None) -> float |
         return None
     waits = [each.wait(view.now) for each in wanted(view, swarm) if each.replaceable]
     waits += [each.unsettled for each in swarm.all if each.unsettled is not None]
+    waits += [
+        unix(each.attempt.ended_at) + STOP_PATIENCE - view.now
+        for each in swarm.particles
+        if view.job.spec.suspend and each.attempt.ended_at and any(each.lingering)
+    ]
     window = view.job.spec.particles.failure_policy.window_seconds
     waits += [
         unix(each.attempt.failures[0]) + window - view.now
@@ -86,4 +92,4 @@ def _requeue_after(view: View, swarm: Swarm, outcome: Outcome | None) -> float |
     ]
     if withheld(view, swarm):
         waits.append(WRITE_SECONDS)
-    return min((max(0.001, wait) for wait in waits if wait), default=None)
+    return min((max(0.001, wait) for wait in waits if wait > 0), default=None)

@@ -4,6 +4,7 @@ from typing import Final
 
 from swarm_api.report import ParticleReport, Presence, SwarmState
 from swarm_api.status import ParticleStatus, Recovery, Training
+from swarm_operator.plan.ends import INTENDED, Reason
 from swarm_operator.plan.facts import Phase
 from swarm_operator.plan.lineage import Lineage
 from swarm_operator.plan.standing import Standing
@@ -18,10 +19,10 @@ MOST_LISTED: Final = 128
 
 def training(view: View, swarm: Swarm) -> Training:
     """How far the training is; as before while a new synchronizer gathers the swarm."""
-    report = view.report
-    if report is None or report.incarnation != swarm.synchronizer.attempt.incarnation:
-        return view.before.training
-    if report.state is SwarmState.STARTING:
+    report, synchronizer = view.report, swarm.synchronizer
+    current = report is not None and report.incarnation == synchronizer.attempt.incarnation
+    stopped = synchronizer.over and synchronizer.attempt.last_reason in INTENDED
+    if report is None or not current or stopped or report.state is SwarmState.STARTING:
         return view.before.training
     return Training(
         round=report.round,
@@ -92,7 +93,7 @@ def _phase(view: View, standing: Standing, each: Lineage, *, attached: bool) -> 
     if attempt.quarantined:
         return "Quarantined"
     if standing.outcome or view.job.spec.suspend:
-        return "Stopped"
+        return "Stopping" if view.job.spec.suspend and any(each.lingering) else "Stopped"
     if each.over:
         return "BackOff" if each.wait(view.now) else "Starting"
     if newest is None or newest.phase is Phase.PENDING:
@@ -108,7 +109,7 @@ def _phase(view: View, standing: Standing, each: Lineage, *, attached: bool) -> 
 def _replaced(each: Lineage) -> bool:
     """Whether a successor came into sight of one that nobody wished away."""
     old, new = each.before, each.attempt
-    return 0 < old.incarnation < new.incarnation and old.last_reason not in ("Suspended", "ScaledDown")
+    return 0 < old.incarnation < new.incarnation and old.last_reason not in (*INTENDED, Reason.COMPLETED)
 
 
 def _recovered(each: Lineage) -> bool:

@@ -101,9 +101,7 @@ class Swarm:
 
 
 def _stop(found: Lineage, reason: Reason, now: float) -> Lineage:
-    if found.live is None or found.before.incarnation < found.attempt.incarnation:
-        return found
-    return found.stopped(reason, now)
+    return found.stopped(reason, now) if found.live else found
 
 
 def _awaited(particles: Iterable[Lineage], now: float) -> Iterable[bool]:

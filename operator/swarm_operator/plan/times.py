@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 
 def stamp(when: float) -> str:
-    """`2026-03-01T12:00:00.250000Z` for Unix seconds; rounded down, so that it never lies ahead of its moment."""
+    """`2026-03-01T12:00:00.250000Z` for Unix seconds, to the microsecond."""
     seconds, microseconds = divmod(int(when * 1_000_000), 1_000_000)
     moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds)
     return f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z"

@@ -6,11 +6,13 @@ from typing import Self
 
 from swarm_api.job import SwarmTrainingJob
 from swarm_api.report import PROTOCOL_VERSION, ParticleReport, Report
-from swarm_api.status import Attempt, JobStatus
-from swarm_operator.plan.facts import Member, Observed, Role
+from swarm_api.status import Attempt, JobState, JobStatus
+from swarm_operator.plan.facts import Member, Observed, Phase, Role
 
 SYNCHRONIZER = "synchronizer"
 """Key of the synchronizer in `status.attempts`."""
+SUSPENDED = "Suspended"
+"""Last reason of what was told to stop because the user suspended the job."""
 NOT_SUSPENDED = "NotSuspended"
 """Reason of the condition Suspended while nobody asks for it."""
 
@@ -31,7 +33,7 @@ class View:
     report: Report | None
     """Newest known, of this job and in a protocol we speak."""
     heard: bool
-    """Whether that report was read just now."""
+    """Whether that report was read just now, from a synchronizer that runs."""
     complaint: str
     """Why there is no report to be read now."""
     particles: dict[int, ParticleReport]
@@ -54,7 +56,7 @@ class View:
                 key: tuple(sorted(found, key=lambda member: member.incarnation)) for key, found in members.items()
             },
             report=report,
-            heard=report is not None and not complaint,
+            heard=not complaint and _serves(observed, report),
             complaint=complaint,
             particles={particle.index: particle for particle in report.particles} if report else {},
         )
@@ -83,12 +85,19 @@ def _readable(job: SwarmTrainingJob, observed: Observed) -> tuple[Report | None,
     return report, complaint
 
 
+def _serves(observed: Observed, report: Report | None) -> bool:
+    return report is not None and any(
+        member.phase is Phase.RUNNING and member.incarnation == report.incarnation
+        for member in observed.of(Role.SYNCHRONIZER)
+    )
+
+
 def _was_suspended(status: JobStatus) -> bool:
     """Whether the swarm is gone, or going, for a suspension: without its synchronizer it has no memory."""
     condition, synchronizer = status.condition("Suspended"), status.attempts.get(SYNCHRONIZER, Attempt())
     if condition is None or condition.reason == NOT_SUSPENDED:
         return False
-    stopped = synchronizer.ended_at is not None and synchronizer.last_reason == "Suspended"
+    stopped = synchronizer.ended_at is not None and synchronizer.last_reason == SUSPENDED
     return condition.status == "True" or stopped
 
 
@@ -98,7 +107,7 @@ def _afresh(status: JobStatus) -> JobStatus:
     A user may have repaired the template meanwhile, so old failures do not count against the new start.
     """
     fresh = {
-        key: Attempt(incarnation=attempt.incarnation, ended_at=attempt.ended_at, last_reason=attempt.last_reason)
+        key: Attempt(incarnation=attempt.incarnation, ended_at=attempt.ended_at, last_reason=SUSPENDED)
         for key, attempt in status.attempts.items()
     }
-    return JobStatus(conditions=status.conditions, recovery=status.recovery, state=status.state, attempts=fresh)
+    return JobStatus(conditions=status.conditions, recovery=status.recovery, state=JobState.SUSPENDED, attempts=fresh)

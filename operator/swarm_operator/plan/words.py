@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from swarm_operator.plan.ends import Reason
-from swarm_operator.plan.facts import Phase
+from swarm_operator.plan.facts import Phase, Role
 from swarm_operator.plan.lineage import Lineage
 from swarm_operator.plan.view import View
 
@@ -99,11 +99,11 @@ def trouble(view: View, each: Lineage, *, goes_on: bool) -> str:
 def troubles(view: View, lineages: Sequence[Lineage], *, goes_on: bool = True) -> str:
     """The same for several, the gravest first; those that say the same are put together."""
     ranked = sorted(lineages, key=lambda each: (not each.attempt.quarantined, not each.over, each.index))
-    told: dict[str, list[Lineage]] = {}
+    told: dict[tuple[Role, str], list[Lineage]] = {}
     for each in ranked:
         sentence = trouble(view, each, goes_on=goes_on)
-        told.setdefault(sentence.removeprefix(each.who), []).append(each)
-    shown = [f"{_names(group)}{rest}" for rest, group in list(told.items())[:NAMED]]
+        told.setdefault((each.role, sentence.removeprefix(each.who)), []).append(each)
+    shown = [f"{_names(group)}{rest}" for (_, rest), group in list(told.items())[:NAMED]]
     more = sum(len(group) for group in list(told.values())[NAMED:])
     message = "; ".join([*shown, f"and {more} more"] if more else shown)
     spoken = next((each for each in ranked if each.attempt.quarantined and last_words(each)), None)

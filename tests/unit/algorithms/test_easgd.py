@@ -10,7 +10,7 @@ import torch
 
 from swarm_api.algorithm import ExchangeMode
 from swarm_trainer.algorithms import EASGD, Contribution, Message, Round, State
-from unit.algorithms.driver import Gradient, Swarm, close, contribution, f64, over_the_wire, quadratic, randn
+from unit.algorithms.driver import Swarm, close, contribution, f64, over_the_wire, quadratic, randn
 
 SYNC, ASYNC = ExchangeMode.SYNCHRONOUS, ExchangeMode.ASYNCHRONOUS
 
@@ -240,6 +240,27 @@ def test_a_newcomer_exerts_no_force_and_a_loss_changes_alpha_alone() -> None:
         assert {reply.numbers["alpha"] for reply in swarm.replies.values()} == {0.9 / 3}
 
 
+def test_alpha_counts_those_present_and_when_each_is_alone_all_members() -> None:
+    starts, center = randn(4, 3), randn(3, seed=5)
+    swarm = Swarm(EASGD(mode=SYNC), list(starts), center=center)
+    swarm.step([0, 2])
+    close(swarm.c, 0.1 * center + 0.9 * starts[[0, 2]].mean(0))
+    swarm = Swarm(EASGD(mode=ASYNC), list(starts), center=center)
+    swarm.step([2])
+    close(swarm.c, center + 0.9 / 4 * (starts[2] - center))
+    assert torch.equal(swarm.replies[2].tensors["x"], center)
+
+
+def test_weight_decay_acts_before_the_pull_as_the_gradient_does() -> None:
+    starts = list(randn(3, 4))
+    decayed = Swarm(EASGD(), starts, quadratic(0.5), weight_decay=0.3)
+    regularised = Swarm(EASGD(), starts, quadratic(0.8))
+    for _ in range(10):
+        decayed.step()
+        regularised.step()
+    close(decayed.x(), regularised.x())
+
+
 def test_springs_of_late_replies_add_up() -> None:
     """A reply that came when its step was over must not be forgotten for the next one."""
     algorithm = EASGD(beta=0.5)
@@ -255,8 +276,7 @@ def test_springs_of_late_replies_add_up() -> None:
 
 
 def test_float32_springs_pull_both_ends_alike() -> None:
-    gradient: Gradient = lambda index, x: torch.zeros_like(x)  # noqa: E731
-    swarm = Swarm(EASGD(), list((randn(4, 100) * 10).float()), gradient, center=torch.zeros(100))
+    swarm = Swarm(EASGD(), list((randn(4, 100) * 10).float()), center=torch.zeros(100))
     total = (swarm.x().sum(0) + swarm.c).double()
     for _ in range(50):
         swarm.step()

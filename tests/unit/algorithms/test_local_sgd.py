@@ -1,5 +1,7 @@
 """LocalSGD: checks A1 to A4 of the algorithms' reference."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -18,7 +20,7 @@ OPTIMA = [1.0, -1.0, 3.0]
         pytest.param({"momentum": 0.9, "nesterov": True}, id="A2-nesterov"),
     ],
 )
-def test_averaging_after_every_step_is_sgd_on_the_mean_gradient(optimizer: dict[str, float]) -> None:
+def test_averaging_after_every_step_is_sgd_on_the_mean_gradient(optimizer: dict[str, Any]) -> None:
     start = randn(5)
     gradient = quadratic(H, OPTIMA)
     swarm = Swarm(LocalSGD(), [start] * 3, gradient, lr=0.1, **optimizer)

@@ -4,6 +4,7 @@ import io
 from datetime import UTC, datetime
 
 from rich.console import Console
+from rich.segment import Segment
 
 from swarm_api.job import SwarmTrainingJob
 from swarm_api.status import Condition, JobState, JobStatus, ParticleCounts, ParticleStatus, Recovery, Training
@@ -156,5 +157,5 @@ def text_of(shown, *, width=80, height=None):
     """What a terminal of this width shows, line by line without trailing blanks."""
     console = Console(file=io.StringIO(), width=width, height=height or 1000, legacy_windows=False)
     options = console.options.update(width=width, height=height)
-    lines = console.render_lines(shown, options, pad=False)
+    lines = Segment.split_lines(console.render(shown, options))  # nothing cropped: what is too tall shows
     return ["".join(segment.text for segment in line).rstrip() for line in lines]

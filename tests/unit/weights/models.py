@@ -53,7 +53,7 @@ class Frozen(nn.Module):
         super().__init__()
         self.base = nn.Linear(6, 5).requires_grad_(False)
         self.codes = nn.Parameter(torch.randint(-9, 9, (3, 3), dtype=torch.int8), requires_grad=False)
-        self.half = nn.Parameter(torch.randn(3).half(), requires_grad=False)
+        self.short = nn.Parameter(torch.randn(3).half(), requires_grad=False)
         self.head = nn.Linear(5, 4)
         self.empty = nn.Parameter(torch.empty(0, 3))
         self.register_buffer("angles", torch.polar(torch.ones(4), torch.arange(4.0)))

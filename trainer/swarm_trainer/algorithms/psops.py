@@ -63,8 +63,8 @@ class PSOPS(Algorithm):
 
     def push(self, state: State, x: torch.Tensor, fitness: Fitness) -> Message:
         """With memory the own best and its loss, if this period has a loss; else x, so that it can be refused."""
-        state.pop("loss", None)
-        state.pop("standard_error", None)
+        for name in _NUMBERS:
+            state.pop(name, None)
         if not self._remembers or not math.isfinite(fitness.mean):
             return Message({"x": x})
         now = _numbers(fitness)
@@ -128,10 +128,10 @@ class PSOPS(Algorithm):
     def pull(self, state: State, x: torch.Tensor, reply: Message, lr: float) -> None:
         """Remember x if it is the best so far, then move."""
         del lr
-        if "loss" in state and _number(state, "loss") < _number(state, "best_loss"):
+        if _number(state, "loss") < _number(state, "best_loss"):
             state["best"] = x.clone()
-            state["best_loss"] = state["loss"]
-            state["best_standard_error"] = _number(state, "standard_error")
+            state.pop("best_standard_error", None)
+            state.update({f"best_{name}": state[name] for name in _NUMBERS if name in state})
         device = x.device if self.draws is Draws.PER_DIMENSION else torch.device("cpu")
         generator = torch.Generator(device).manual_seed(int(reply.numbers["draw"]))
         velocity = (reply.tensors["x"] - x).mul_(self.social * self._uniform(generator, x))
@@ -153,10 +153,13 @@ class PSOPS(Algorithm):
         return torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
 
 
+_NUMBERS = ("loss", "standard_error")
+
+
 def _numbers(fitness: Fitness) -> dict[str, float]:
     """As JSON has them: what is infinite is left out."""
-    numbers = {"loss": fitness.mean, "standard_error": fitness.standard_error}
-    return {name: value for name, value in numbers.items() if math.isfinite(value)}
+    numbers = zip(_NUMBERS, (fitness.mean, fitness.standard_error), strict=True)
+    return {name: value for name, value in numbers if math.isfinite(value)}
 
 
 def _number(state: Mapping[str, torch.Tensor | float], name: str) -> float:

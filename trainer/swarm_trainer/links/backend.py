@@ -11,6 +11,7 @@ import time
 from datetime import timedelta
 
 import torch.distributed as dist
+from torch.distributed import Store  # type: ignore[attr-defined]
 
 from swarm_trainer.errors import LinkError, LinkTimeoutError
 from swarm_trainer.links.base import SYNCHRONIZER_RANK
@@ -27,7 +28,7 @@ def register() -> None:
     dist.Backend.register_backend(NAME, _create, devices=["cpu"])
 
 
-def _create(store: dist.Store, rank: int, size: int, timeout: timedelta) -> SwarmProcessGroup:
+def _create(store: Store, rank: int, size: int, timeout: timedelta) -> SwarmProcessGroup:
     """The function that init_process_group and new_group call; the group's timeout is one of progress."""
     if size != 2:
         raise ValueError(f"the swarm backend joins 2 ranks, a synchronizer and one particle, not {size}: use gloo here")
@@ -36,7 +37,7 @@ def _create(store: dist.Store, rank: int, size: int, timeout: timedelta) -> Swar
     return SwarmProcessGroup(sock, rank, loop=_background_loop(), progress_seconds=seconds)
 
 
-def _accept(store: dist.Store, seconds: float) -> socket.socket:
+def _accept(store: Store, seconds: float) -> socket.socket:
     """Publish an address and a ticket, and take the connection that brings the ticket."""
     ticket = secrets.token_bytes(_TICKET_BYTES)
     deadline = time.monotonic() + seconds
@@ -56,7 +57,7 @@ def _accept(store: dist.Store, seconds: float) -> socket.socket:
             sock.close()
 
 
-def _connect(store: dist.Store, seconds: float) -> socket.socket:
+def _connect(store: Store, seconds: float) -> socket.socket:
     published = json.loads(store.get(_KEY))
     host, port = published["host"], published["port"]
     try:

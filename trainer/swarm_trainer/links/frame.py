@@ -47,10 +47,11 @@ class Header:
         return f"frame {self.sequence}: {self.numel} x {str(self.dtype).removeprefix('torch.')}, tag {self.tag}"
 
     def pack(self) -> bytes:
+        """HEADER_BYTES bytes."""
         return _LAYOUT.pack(_MAGIC, _VERSION, _CODES[self.dtype], self.tag, self.numel, self.sequence)
 
     @classmethod
-    def unpack(cls, raw: bytes | bytearray) -> Self:
+    def unpack(cls, raw: bytes | memoryview) -> Self:
         """Read a header of HEADER_BYTES bytes.
 
         Raises:
@@ -92,4 +93,4 @@ def check_tensor(tensor: torch.Tensor) -> None:
 
 def memory(tensor: torch.Tensor) -> memoryview:
     """The bytes of a checked tensor, shared and kept alive, not copied."""
-    return memoryview(tensor.detach().view(-1).view(torch.uint8).numpy())
+    return tensor.detach().view(-1).view(torch.uint8).numpy().data

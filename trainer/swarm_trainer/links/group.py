@@ -50,31 +50,32 @@ class SwarmProcessGroup(dist.ProcessGroup):
             raise ValueError(f"rank is {rank}: a swarm group has rank 0, the synchronizer, and rank 1, the particle")
         super().__init__(rank, 2)
         self.peer = 1 - rank
-        self._stream = FramedStream(
-            sock, loop=loop or asyncio.get_running_loop(), progress_seconds=progress_seconds
-        )
+        self._stream = FramedStream(sock, loop=loop or asyncio.get_running_loop(), progress_seconds=progress_seconds)
 
     def name(self) -> str:
+        """The backend's name."""
         return "swarm"
 
     def send(self, tensors: list[torch.Tensor], dstRank: int, tag: int = 0) -> SwarmWork:  # noqa: N803
         """Send one tensor; done when the kernel has all of it, which is before the peer has."""
         self._check_peer(dstRank)
-        (tensor,) = _checked(tensors)
+        tensor = _single(tensors)
         return SwarmWork([self._stream.send(tensor, tag)], tensors, self._stream.loop)
 
     def recv(self, tensors: list[torch.Tensor], srcRank: int, tag: int = 0) -> SwarmWork:  # noqa: N803
         """Receive into one tensor of exactly the dtype, size and tag that the peer sends."""
         self._check_peer(srcRank)
-        (tensor,) = _checked(tensors)
-        return SwarmWork([self._stream.recv(tensor, tag)], tensors, self._stream.loop)
+        tensor = _single(tensors)
+        return SwarmWork([self._stream.recv(tensor, tag)], tensors, self._stream.loop, source=self.peer)
 
     def recv_anysource(self, tensors: list[torch.Tensor], tag: int = 0) -> SwarmWork:
+        """Receive from the only peer there is."""
         return self.recv(tensors, self.peer, tag)
 
     def broadcast(  # type: ignore[override]
         self, tensors: list[torch.Tensor], opts: dist.BroadcastOptions | None = None
     ) -> SwarmWork:
+        """Send from the root, receive at the other rank."""
         root = opts.rootRank if opts else SYNCHRONIZER_RANK
         move = self._stream.send if root == self.rank() else self._stream.recv
         parts = [move(tensor, _BROADCAST_TAG) for tensor in _checked(tensors)]
@@ -84,20 +85,22 @@ class SwarmProcessGroup(dist.ProcessGroup):
         self, tensors: list[torch.Tensor], opts: dist.AllreduceOptions | None = None
     ) -> SwarmWork:
         """Each side sends its own and reduces what comes, so both get the same bits."""
-        operation = opts.reduceOp.op if opts else dist.ReduceOp.SUM
-        if operation not in _REDUCTIONS:
-            raise ValueError(f"the swarm backend does not reduce by {operation}: use SUM, AVG, PRODUCT, MIN or MAX")
+        asked = opts.reduceOp if opts else dist.ReduceOp.SUM
+        reduction = next((apply for operation, apply in _REDUCTIONS.items() if asked == operation), None)
+        if reduction is None:
+            raise ValueError(f"the swarm backend does not reduce by {asked}: use SUM, AVG, PRODUCT, MIN or MAX")
         theirs = [torch.empty_like(tensor) for tensor in _checked(tensors)]
         parts = [self._stream.send(tensor, _ALLREDUCE_TAG) for tensor in tensors]
         parts += [self._stream.recv(tensor, _ALLREDUCE_TAG) for tensor in theirs]
 
         def reduce() -> None:
             for mine, other in zip(tensors, theirs, strict=True):
-                _REDUCTIONS[operation](mine, other)
+                reduction(mine, other)
 
-        return SwarmWork(parts, tensors, self._stream.loop, reduce)
+        return SwarmWork(parts, tensors, self._stream.loop, finish=reduce)
 
     def barrier(self, opts: dist.BarrierOptions | None = None) -> SwarmWork:  # type: ignore[override]
+        """Done when the peer has come here too."""
         nothing = torch.empty(0)
         parts = [self._stream.send(nothing, _BARRIER_TAG), self._stream.recv(nothing, _BARRIER_TAG)]
         return SwarmWork(parts, [], self._stream.loop)
@@ -107,9 +110,11 @@ class SwarmProcessGroup(dist.ProcessGroup):
         self._stream.close()
 
     def shutdown(self) -> None:
+        """What destroy_process_group calls: close."""
         self.close()
 
     def abort(self) -> None:
+        """Close."""
         self.close()
 
     def _check_peer(self, rank: int) -> None:
@@ -121,3 +126,9 @@ def _checked(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     for tensor in tensors:
         check_tensor(tensor)
     return tensors
+
+
+def _single(tensors: list[torch.Tensor]) -> torch.Tensor:
+    if len(tensors) != 1:
+        raise ValueError(f"send and recv take one tensor at a time, not {len(tensors)}")
+    return _checked(tensors)[0]

@@ -11,6 +11,8 @@ from swarm_trainer.links.frame import HEADER_BYTES, Header, memory
 
 _PIECE = 1 << 20
 """Most bytes of one system call."""
+_MARK = 1 << 20
+"""While so many bytes of a tensor are missing, the loop is woken only for so many."""
 
 
 class Transfer:
@@ -32,6 +34,7 @@ class Lane:
         self._posted = 0
 
     def post(self, tensor: torch.Tensor, tag: int) -> Transfer:
+        """Queue a checked tensor."""
         transfer = Transfer(tensor, tag, self._posted)
         self._posted += 1
         self.transfers.append(transfer)
@@ -57,6 +60,7 @@ class Outgoing(Lane):
     """Sends each transfer as header and payload."""
 
     def step(self, sock: socket.socket) -> tuple[int, Transfer | None]:
+        """As in Lane."""
         transfer = self.transfers[0]
         start = transfer.moved - HEADER_BYTES
         if start < 0:
@@ -77,12 +81,15 @@ class Incoming(Lane):
         self._raw = memoryview(bytearray(HEADER_BYTES))
         self._raw_filled = 0
         self._header: Header | None = None
+        self._mark = 1
 
     @property
     def wanted(self) -> bool:
+        """As in Lane; the next header always is."""
         return self._header is None or bool(self.transfers)
 
     def step(self, sock: socket.socket) -> tuple[int, Transfer | None]:
+        """As in Lane."""
         if self._header is None:
             return self._read_header(sock), None
         transfer = self.transfers[0]
@@ -91,10 +98,17 @@ class Incoming(Lane):
         if transfer.moved < len(transfer.payload):
             moved = _read(sock, transfer.payload[transfer.moved : transfer.moved + _PIECE])
             transfer.moved += moved
-        if transfer.moved < len(transfer.payload):
+        missing = len(transfer.payload) - transfer.moved
+        self._set_mark(sock, _MARK if missing >= _MARK else 1)
+        if missing:
             return moved, None
         self._header = None
         return moved, self.transfers.popleft()
+
+    def _set_mark(self, sock: socket.socket, mark: int) -> None:
+        if mark != self._mark:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, mark)
+            self._mark = mark
 
     def _read_header(self, sock: socket.socket) -> int:
         moved = _read(sock, self._raw[self._raw_filled :])

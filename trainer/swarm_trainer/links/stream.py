@@ -124,6 +124,7 @@ class FramedStream:
             self._timer = self.loop.call_later(self._progress_seconds, self._on_timer)
 
     def _on_timer(self) -> None:
+        self._on_readable()  # bytes too few to wake the loop are progress all the same
         failed: list[Transfer] = []
         with self._lock:
             self._timer = None

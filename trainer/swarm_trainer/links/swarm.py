@@ -5,11 +5,12 @@ import socket
 
 import torch
 
+from swarm_trainer.links.base import Link
 from swarm_trainer.links.group import SwarmProcessGroup
 from swarm_trainer.links.work import SwarmWork
 
 
-class SwarmLink:
+class SwarmLink(Link):
     """A Link whose tensors go through a SwarmProcessGroup; belongs to the event loop it was made in.
 
     Args:
@@ -20,12 +21,15 @@ class SwarmLink:
         self.group = group
 
     async def send(self, tensor: torch.Tensor) -> None:
+        """Send whole; done when the kernel has all of it."""
         await self._completed(self.group.send([tensor], self.group.peer))
 
     async def recv(self, tensor: torch.Tensor) -> None:
+        """Receive whole."""
         await self._completed(self.group.recv([tensor], self.group.peer))
 
     def close(self) -> None:
+        """Close the group; from any thread."""
         self.group.close()
 
     async def _completed(self, work: SwarmWork) -> None:

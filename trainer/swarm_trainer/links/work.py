@@ -23,6 +23,7 @@ class SwarmWork(dist.Work):
         tensors: What `result` and the future return.
         loop: The loop that completes the parts; `wait` must not be called there.
         finish: Last step, run by the completing thread once all parts have succeeded.
+        source: Of a receive: the rank it is from.
     """
 
     def __init__(
@@ -30,7 +31,9 @@ class SwarmWork(dist.Work):
         parts: Sequence[Future[None]],
         tensors: list[torch.Tensor],
         loop: asyncio.AbstractEventLoop,
+        *,
         finish: Callable[[], None] | None = None,
+        source: int = -1,
     ) -> None:
         super().__init__()
         self.completion: Future[None] = Future()
@@ -39,6 +42,7 @@ class SwarmWork(dist.Work):
         self._tensors = tensors
         self._loop = loop
         self._finish = finish
+        self._source = source
         self._lock = threading.Lock()
         self._missing = len(parts)
         for part in parts:
@@ -80,9 +84,11 @@ class SwarmWork(dist.Work):
         return True
 
     def is_completed(self) -> bool:
+        """Whether it is over, well or not."""
         return self.completion.done()
 
     def is_success(self) -> bool:
+        """Whether it is over and went well."""
         return self.completion.done() and self.completion.exception() is None
 
     def exception(self) -> BaseException | None:
@@ -90,18 +96,26 @@ class SwarmWork(dist.Work):
         return self.completion.exception() if self.completion.done() else None
 
     def result(self) -> list[torch.Tensor]:
+        """The tensors of the operation; filled once it is over."""
         return self._tensors
 
+    def source_rank(self) -> int:
+        """Of a receive: the rank it is from; else -1."""
+        return self._source
+
+    def _source_rank(self) -> int:
+        return self._source
+
     def get_future(self) -> torch.futures.Future[list[torch.Tensor]]:
+        """A future of `result`, or of the LinkError."""
         future: torch.futures.Future[list[torch.Tensor]] = torch.futures.Future()
 
         def pass_on(completion: Future[None]) -> None:
             error = completion.exception()
-            if isinstance(error, Exception):
-                future.set_exception(error)
-            else:
+            if error is None:
                 future.set_result(self._tensors)
+            else:
+                future.set_exception(error)  # type: ignore[arg-type]  # torch's annotation is wrong
 
         self.completion.add_done_callback(pass_on)
         return future
-

@@ -54,8 +54,8 @@ async def _run(surroundings: Surroundings, settings: Settings) -> int:
     helpers = [publishing, asyncio.create_task(door.serve()), asyncio.create_task(_follow(surroundings, settings, hub))]
     try:
         await running
-        await hub.settle()
         _write(hub, surroundings, settings)
+        hub.finish()
         publishing.cancel()
         reports.publish(_report(hub), final=True)
         await asyncio.to_thread(reports.read_to_the_end.wait, _LINGER_SECONDS)
@@ -63,8 +63,9 @@ async def _run(surroundings: Surroundings, settings: Settings) -> int:
         log.error("training cannot go on: %s", error)
         return exits.TRAINING_FAILED
     except asyncio.CancelledError:
+        hub.close()
         _write(hub, surroundings, settings)
-        log.info("stopped at round %d", hub.round)
+        log.info("told to stop")
         return 128 + signal.SIGTERM
     else:
         return 0
@@ -79,8 +80,8 @@ async def _run(surroundings: Surroundings, settings: Settings) -> int:
 
 def _write(hub: Hub, surroundings: Surroundings, settings: Settings) -> None:
     if hub.center is not None and surroundings.output is not None:
-        path = write_model(hub.center, surroundings.output, job=settings.job, round_number=hub.round)
-        log.info("model of round %d written to %s", hub.round, path)
+        path = write_model(hub.center, surroundings.output, job=settings.job)
+        log.info("model of round %d written to %s", hub.center.now.round, path)
 
 
 def _report(hub: Hub) -> bytes:

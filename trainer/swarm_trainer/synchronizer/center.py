@@ -1,16 +1,21 @@
 """The swarm's center: the algorithm's state, and the parts of a model that every algorithm treats alike.
 
 Float buffers (running statistics) follow the mean of a round's contributors, integer buffers their maximum, frozen
-weights stay as the first particle brought them. All methods but the constructor run in the merge thread.
+weights stay as the first particle brought them.
+
+Every change makes a new version and puts it in the old one's place, and no tensor of a version is ever written to.
+So whoever reads gets one round's center whole, however long it takes to send it and whatever is merged meanwhile.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from swarm_trainer.algorithms.average import average
 from swarm_trainer.algorithms.base import Algorithm, Contribution, Message, Round, State
-from swarm_trainer.vectors import BUFFERS, FROZEN, INTEGERS, MODEL_VECTORS, Tensors, X
+from swarm_trainer.vectors import BUFFERS, INTEGERS, MODEL_VECTORS, Tensors, X
 from swarm_trainer.weights import Schema
 
 
@@ -22,76 +27,90 @@ class Delivery:
     buffers: Mapping[str, torch.Tensor]
 
 
-class Center:
-    """Everything a newcomer, an evaluation or the model file needs."""
+@dataclass(frozen=True, slots=True)
+class Version:
+    """The center as one round left it: for evaluation, for a newcomer, for the model file."""
 
-    def __init__(self, algorithm: Algorithm, schema: Schema, state: State, vectors: Tensors) -> None:
+    round: int
+    state: State
+    vectors: Tensors
+    """Buffers, integers and frozen weights."""
+
+    @property
+    def weights(self) -> Tensors:
+        """Everything of the model."""
+        x = self.state[X]
+        assert isinstance(x, torch.Tensor)
+        return {X: x, **self.vectors}
+
+
+class Center:
+    """Read it from anywhere; the methods that change it run one at a time, in the merge thread."""
+
+    def __init__(self, algorithm: Algorithm, schema: Schema, first: Version) -> None:
         self._algorithm = algorithm
         self.schema = schema
-        self._state = state
-        self._vectors = vectors
+        self.now = first
 
     @classmethod
     def found(cls, algorithm: Algorithm, schema: Schema, tensors: Tensors) -> "Center":
         """The first center: one particle's weights."""
-        x = tensors.pop(X)
-        return cls(algorithm, schema, algorithm.center_state(x), tensors)
+        vectors = {name: tensor for name, tensor in tensors.items() if name in MODEL_VECTORS}
+        return cls(algorithm, schema, Version(0, algorithm.center_state(tensors[X]), vectors))
 
     @classmethod
-    def rebuild(cls, algorithm: Algorithm, schema: Schema, states: Mapping[int, Tensors]) -> "Center":
+    def rebuild(
+        cls, algorithm: Algorithm, schema: Schema, states: Mapping[int, Tensors], *, last_round: int
+    ) -> "Center":
         """A center from the particles' own weights, after a synchronizer lost its memory."""
         state = algorithm.rebuild({index: tensors[X] for index, tensors in states.items()})
-        first = states[min(states)]
-        vectors = {name: first[name].clone() for name in MODEL_VECTORS if name in first}
-        _fold(vectors, [states[index] for index in sorted(states)])
-        return cls(algorithm, schema, state, vectors)
-
-    def unshare(self) -> None:
-        """Move to fresh memory, so that replies still on their way keep the values they were made with."""
-        self._state = {name: _copy(value) for name, value in self._state.items()}
-        self._vectors = {name: value.clone() if name != FROZEN else value for name, value in self._vectors.items()}
+        vectors = {name: tensor for name, tensor in states[min(states)].items() if name in MODEL_VECTORS}
+        vectors |= _fold([states[index] for index in sorted(states)])
+        return cls(algorithm, schema, Version(last_round, state, vectors))
 
     def merge(self, deliveries: Mapping[int, Delivery], round_: Round) -> dict[int, Message]:
-        """Merge a round; each reply carries what the contributor needs, buffers included."""
+        """Merge a round; each reply carries what the contributor needs, buffers included.
+
+        Raises:
+            NoFitnessError: Of the algorithm; the center is as before.
+        """
+        state = dict(self.now.state)
         contributions = {index: delivery.contribution for index, delivery in deliveries.items()}
-        replies = self._algorithm.merge(self._state, contributions, round_)
-        _fold(self._vectors, [deliveries[index].buffers for index in sorted(deliveries)])
-        extra = {name: self._vectors[name] for name in (BUFFERS, INTEGERS) if name in self._vectors}
-        return {index: Message({**reply.tensors, **extra}, dict(reply.numbers)) for index, reply in replies.items()}
+        replies = self._algorithm.merge(state, contributions, round_)
+        folded = _fold([deliveries[index].buffers for index in sorted(deliveries)], self.now.vectors.get(INTEGERS))
+        self.now = Version(round_.number, state, self.now.vectors | folded)
+        return {index: Message({**reply.tensors, **folded}, dict(reply.numbers)) for index, reply in replies.items()}
 
     def newcomer(self, index: int) -> Tensors:
         """What a particle that joins starts from."""
-        return {**self._algorithm.join(self._state, index).tensors, **self._vectors}
+        return {**self._algorithm.join(self.now.state, index).tensors, **self.now.vectors}
 
     def leave(self, index: int) -> None:
         """Forget what the algorithm keeps of this particle."""
-        self._algorithm.leave(self._state, index)
-
-    def weights(self) -> Tensors:
-        """The center as it is: for evaluation and for the model file."""
-        x = self._state[X]
-        assert isinstance(x, torch.Tensor)
-        return {X: x, **self._vectors}
+        state = dict(self.now.state)
+        self._algorithm.leave(state, index)
+        self.now = Version(self.now.round, state, self.now.vectors)
 
 
-def is_finite(tensors: Mapping[str, torch.Tensor]) -> bool:
+def is_finite(tensors: Iterable[torch.Tensor]) -> bool:
     """Whether no value is NaN or infinite; one pass, no temporary."""
-    return all(
-        bool(torch.isfinite(tensor.sum()))
-        for tensor in tensors.values()
-        if tensor.is_floating_point() and tensor.numel()
-    )
+    return all(math.isfinite(_sum(tensor)) for tensor in tensors if tensor.is_floating_point())
 
 
-def _fold(vectors: Tensors, brought: list[Mapping[str, torch.Tensor]]) -> None:
-    if BUFFERS in vectors:
-        mean = vectors[BUFFERS].zero_()
-        for tensors in brought:
-            mean.add_(tensors[BUFFERS], alpha=1 / len(brought))
-    if INTEGERS in vectors:
-        for tensors in brought:
-            torch.maximum(vectors[INTEGERS], tensors[INTEGERS], out=vectors[INTEGERS])
+def _sum(tensor: torch.Tensor) -> float:
+    # Half precision sums overflow where no value does.
+    half = tensor.dtype in (torch.float16, torch.bfloat16)
+    return float(tensor.sum(dtype=torch.float32 if half else None))
 
 
-def _copy(value: torch.Tensor | float) -> torch.Tensor | float:
-    return value.clone() if isinstance(value, torch.Tensor) else value
+def _fold(brought: Sequence[Mapping[str, torch.Tensor]], least: torch.Tensor | None = None) -> Tensors:
+    """The buffers' mean and the integers' maximum, as new tensors, of what a model has of them."""
+    folded = {}
+    if BUFFERS in brought[0]:
+        folded[BUFFERS] = average([tensors[BUFFERS] for tensors in brought])
+    if INTEGERS in brought[0]:
+        highest = brought[0][INTEGERS].clone() if least is None else torch.maximum(least, brought[0][INTEGERS])
+        for tensors in brought[1:]:
+            torch.maximum(highest, tensors[INTEGERS], out=highest)
+        folded[INTEGERS] = highest
+    return folded

@@ -17,6 +17,7 @@ log = logging.getLogger("swarm.synchronizer")
 
 _HANDSHAKE_SECONDS = 2.0
 _PAIRING_SECONDS = 10.0
+_RECOVERY_SECONDS = 1.0
 _BACKLOG = 256
 
 
@@ -59,7 +60,14 @@ class Door:
         try:
             while True:
                 await gate.acquire()
-                sock, _ = await loop.sock_accept(self._listener)
+                try:
+                    sock, _ = await loop.sock_accept(self._listener)
+                except OSError as error:
+                    # Such as too many open files: those inside go on, and others may come in later.
+                    log.warning("cannot accept a connection: %s", error)
+                    gate.release()
+                    await asyncio.sleep(_RECOVERY_SECONDS)
+                    continue
                 task = loop.create_task(self._enter(Channel(sock), gate))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
@@ -130,4 +138,7 @@ class Door:
             msg = f"particle {identity.index} brought a link without a control connection"
             raise LinkError(msg)
         await accept(channel, self._link)
+        if awaited.done():
+            msg = f"particle {identity.index} brought its link too late"
+            raise LinkError(msg)
         awaited.set_result(channel.release())

@@ -44,18 +44,19 @@ class Ledger:
         return index in self._entries
 
     def attach(self, identity: Identity, progress: Progress | None) -> Entry:
-        """A particle came; progress: of one that returns with its own weights."""
-        known = self._entries.get(identity.index)
-        if known is None or known.identity != identity:
-            start = known.progress if known is not None else Progress()
-            known = self._entries[identity.index] = Entry(identity, progress=start, heard=start)
+        """A particle came; progress: of one that returns with its own weights.
+
+        A ledger that does not know the index, as after a synchronizer's restart, believes what a returning one says.
+        """
+        entry = self._entries.get(identity.index)
+        if entry is None or entry.identity != identity:
+            start = entry.progress if entry is not None else progress or Progress()
+            entry = self._entries[identity.index] = Entry(identity, progress=start, heard=start)
         if progress is not None:
-            known.heard = progress
-            if progress.samples > known.progress.samples:
-                known.progress = progress
-        known.presence = Presence.ATTACHED
-        known.attached_time = time.time()
-        return known
+            entry.heard = progress
+        entry.presence = Presence.ATTACHED
+        entry.attached_time = time.time()
+        return entry
 
     def commit(self, index: int, round_number: int, progress: Progress, fitness: Fitness) -> None:
         """A push of this index was merged."""

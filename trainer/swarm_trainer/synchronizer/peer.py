@@ -44,9 +44,14 @@ class Peer:
         return self.identity.index
 
     @property
+    def transferring(self) -> bool:
+        """Whether tensors are on their way, in either direction; a link on which nothing moves ends by itself."""
+        return self._busy > 0
+
+    @property
     def silent_seconds(self) -> float:
         """Since anything was heard of it; a transfer under way is no silence."""
-        return 0.0 if self._busy else time.monotonic() - self._heard
+        return 0.0 if self.transferring else time.monotonic() - self._heard
 
     async def hear(self) -> BaseModel:
         """Its next message.

@@ -9,6 +9,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from swarm_api import env
 
+_READER_SECONDS = 10.0
+"""Of a reader that says nothing."""
+
 
 class ReportServer:
     """Serves /report (with the token), /metrics and /healthz."""
@@ -21,6 +24,8 @@ class ReportServer:
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
+            timeout = _READER_SECONDS
+
             def do_GET(self) -> None:
                 if self.path == "/healthz":
                     self._answer(200, b"ok\n", "text/plain")
@@ -28,13 +33,16 @@ class ReportServer:
                     self._answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)
                 elif self.path != "/report":
                     self._answer(404, b"try /report, /metrics or /healthz\n", "text/plain")
-                elif not hmac.compare_digest(self.headers.get(env.REPORT_TOKEN_HEADER, ""), token):
+                elif not hmac.compare_digest(self._token(), token.encode()):
                     self._answer(403, f"{env.REPORT_TOKEN_HEADER} is missing or wrong\n".encode(), "text/plain")
                 else:
                     final = outer._final
                     self._answer(200, outer._report, "application/json")
                     if final:
                         outer.read_to_the_end.set()
+
+            def _token(self) -> bytes:
+                return self.headers.get(env.REPORT_TOKEN_HEADER, "").encode()
 
             def _answer(self, code: int, body: bytes, kind: str) -> None:
                 self.send_response(code)

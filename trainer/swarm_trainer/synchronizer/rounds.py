@@ -1,10 +1,11 @@
 """When a round commits, and with whom: a pure state machine over events and a clock.
 
-A round opens with its first delivery. It commits when everyone who is expected has delivered; or with a quorum of
-the members once the grace is over; or at the deadline with minReplicas. Nobody is waited for who has not kept the
-pace: a newcomer is expected only after its first delivery, a member that missed a commit only after its next one,
-and only while it needs no longer for a period than the others and the grace. Whoever delivers is merged in the
-round that its push reaches, so a slow particle loses nothing and slows nobody.
+A round opens with its first delivery. It ends when everyone who is expected has delivered; or with a quorum of the
+members once the grace is over; or at the deadline. It then commits if at least minReplicas delivered or finished,
+else its pushes are held: those particles train on. Nobody is waited for who has not kept the pace: a newcomer is
+expected only after its first delivery, a member that missed the end of a round only after its next one, and only
+while it needs no longer for a period than the others and the grace. Whoever delivers is merged in the round that its
+push reaches, so a slow particle loses nothing and slows nobody.
 """
 
 from collections.abc import Callable
@@ -35,7 +36,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Fewer than minReplicas are present: tell these to train on, their pushes are not merged."""
+    """Fewer than minReplicas are there to merge: tell these to train on, their pushes are not merged."""
 
     contributors: tuple[int, ...]
 
@@ -94,10 +95,15 @@ class Rounds:
         """A member's push has arrived whole."""
         member = self._members[index]
         if not self._delivered:
-            self._size_at_opening = sum(not member.finished for member in self._members.values())
+            self._size_at_opening = self._training
         if member.answered is not None:
             member.period = now - member.answered
         self._delivered[index] = now
+
+    def excuse(self, index: int, now: float) -> None:
+        """A member's push was refused: it starts a new period, and the open round does not wait for that."""
+        member = self._members[index]
+        member.expected, member.answered = False, now
 
     @property
     def present(self) -> int:
@@ -118,11 +124,11 @@ class Rounds:
             return Hold(everyone)
         if not self.pace.barrier:
             return Commit((min(self._delivered, key=lambda index: self._delivered[index]),))
+        finished = self.present - self._training
+        enough = len(everyone) + finished >= self.pace.min_replicas
         if all(index in self._delivered for index in self._expected()):
-            return Commit(everyone)
+            return Commit(everyone) if enough else Hold(everyone)
         opened = min(self._delivered.values())
-        finished = sum(member.finished for member in self._members.values())
-        enough = len(everyone) + finished >= max(1, self.pace.min_replicas)
         quorum = len(everyone) >= self.pace.quorum_of(self._size_at_opening)
         graced, due = opened + self._grace(), opened + self.pace.deadline
         if enough and ((quorum and now >= graced) or now >= due):
@@ -133,13 +139,14 @@ class Rounds:
 
     def answered(self, decision: Commit | Hold, now: float) -> None:
         """The decision was carried out: its contributors train again, and the next round may open."""
-        contributors = decision.contributors
-        if isinstance(decision, Commit) and self.pace.barrier:
-            arrivals = sorted(self._delivered[index] for index in contributors if self._members[index].expected)
-            if len(arrivals) > 1:
-                spread = arrivals[-1] - arrivals[0]
+        contributors = [index for index in decision.contributors if index in self._delivered]
+        if self.pace.barrier:
+            expected = self._expected()
+            arrivals = [self._delivered[index] for index in contributors if index in expected]
+            if len(arrivals) > 1 and isinstance(decision, Commit):
+                spread = max(arrivals) - min(arrivals)
                 self._usual_spread = _SPREAD_MEMORY * self._usual_spread + (1 - _SPREAD_MEMORY) * spread
-            for index in self._expected():
+            for index in expected:
                 if index not in self._delivered:
                     self._members[index].expected = False
             for index in contributors:
@@ -147,6 +154,11 @@ class Rounds:
         for index in contributors:
             del self._delivered[index]
             self._members[index].answered = now
+        self._size_at_opening = self._training
+
+    @property
+    def _training(self) -> int:
+        return sum(not member.finished for member in self._members.values())
 
     def _expected(self) -> list[int]:
         candidates = {

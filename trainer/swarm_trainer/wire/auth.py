@@ -7,6 +7,7 @@ recorded nor a reflected proof is worth anything. The secret itself never travel
 import hashlib
 import hmac
 import secrets
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
@@ -71,6 +72,15 @@ class Verdict(BaseModel):
     message: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a particle has learned of the synchronizer that let it in."""
+
+    link: Link
+    epoch: int
+    """The synchronizer's incarnation."""
+
+
 def new_nonce() -> str:
     """256 random bits, hexadecimal."""
     return secrets.token_hex(32)
@@ -81,12 +91,15 @@ def _prove(secret: bytes, side: str, hello: Hello, nonce: str, epoch: int) -> st
     return hmac.new(secret, transcript, hashlib.sha256).hexdigest()
 
 
-async def introduce(channel: Channel, purpose: Purpose, identity: Identity, secret: bytes) -> Link:
-    """A particle's side; returns the kind of link that the synchronizer wants.
+async def introduce(
+    channel: Channel, purpose: Purpose, identity: Identity, secret: bytes, *, least_epoch: int = 0
+) -> Terms:
+    """A particle's side.
 
     Raises:
         RefusedError: The synchronizer says that it will never have this particle.
-        LinkError: The connection broke, or the other side does not hold the secret.
+        LinkError: The connection broke, or the other side does not hold the secret or is of an epoch before
+            `least_epoch`: a synchronizer that was replaced and does not know it.
     """
     hello = Hello(purpose=purpose, identity=identity, nonce=new_nonce())
     await channel.send(hello)
@@ -94,12 +107,15 @@ async def introduce(channel: Channel, purpose: Purpose, identity: Identity, secr
     if not hmac.compare_digest(challenge.proof, _prove(secret, "server", hello, challenge.nonce, challenge.epoch)):
         msg = "the synchronizer at this address does not hold the job's secret"
         raise LinkError(msg)
+    if challenge.epoch < least_epoch:
+        msg = f"synchronizer {challenge.epoch} answers here, but it was replaced by {least_epoch}"
+        raise LinkError(msg)
     await channel.send(Proof(proof=_prove(secret, "particle", hello, challenge.nonce, challenge.epoch)))
     verdict = await channel.recv(Verdict)
     if verdict.verdict == "refused":
         raise RefusedError(verdict.reason, verdict.message)
     channel.limit = MESSAGE_LIMIT
-    return verdict.link
+    return Terms(verdict.link, challenge.epoch)
 
 
 async def examine(channel: Channel, secret: bytes, epoch: int) -> Hello:

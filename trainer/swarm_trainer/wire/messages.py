@@ -188,7 +188,10 @@ class Stop(_Message):
     message: str
 
 
-class FromSynchronizer(RootModel[SendState | Welcome | Reply | Center | Alive | Stop]):
+FromSynchronizerMessage = SendState | Welcome | Reply | Center | Alive | Stop
+
+
+class FromSynchronizer(RootModel[FromSynchronizerMessage]):
     """Anything a synchronizer may say."""
 
-    root: Annotated[SendState | Welcome | Reply | Center | Alive | Stop, Field(discriminator="kind")]
+    root: Annotated[FromSynchronizerMessage, Field(discriminator="kind")]

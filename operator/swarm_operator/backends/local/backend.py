@@ -103,14 +103,10 @@ class LocalBackend:
         alive = {process.name: process for process in self._processes.values() if process.alive}
         short = {name.removeprefix(f"{self._job.metadata.name}-").rpartition("-")[0]: name for name in alive}
         process = alive.get(short.get(target, target))
-        if process is None or process.child is None:
+        if process is None:
             running = ", ".join(sorted(short)) or "nothing"
             raise UnknownMemberError(f"{target} does not run; running: {running}")
-        if number in _DEADLY:
-            process.disrupted = True
-            # Until it ends it may do other things, as push what it has; SIGKILL leaves no such time.
-            process.deleting = number != signal.SIGKILL
-        process.child.signal(number)
+        process.kill(number)
         self._tell()
         return process.member()
 
@@ -150,9 +146,11 @@ class LocalBackend:
         defaults = {"OMP_NUM_THREADS": str(self._threads), "PYTHONUNBUFFERED": "1"}
         if process.role is Role.SYNCHRONIZER:
             self._folder.addresses.unlink(missing_ok=True)  # of its predecessor
+            self._reader.read_soon()
         forced = {VISIBLE: ",".join(gpus)} if self._recipes.gpus_matter else {}
         process.start(recipe.launch(process.name, own, defaults, forced), lambda: self._changed(process))
         if process.ended:
+            self._gpus.give_back(gpus)
             self._ended(process)
 
     def _environment(self, process: Process) -> dict[str, str]:
@@ -271,12 +269,6 @@ class LocalBackend:
         if text != self._recorded:
             replace(self._folder.run, text)
             self._recorded = text
-
-
-_DEADLY = frozenset(
-    (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGABRT, signal.SIGSEGV)
-)
-"""Signals that are sent to end somebody."""
 
 
 def _reap(pids: Sequence[int]) -> None:

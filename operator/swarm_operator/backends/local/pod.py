@@ -64,7 +64,7 @@ class Container(_Part):
 class PodSpec(_Part):
     """A pod spec."""
 
-    containers: tuple[Container, ...] = Field(min_length=1)
+    containers: tuple[Container, ...]
     init_containers: tuple[dict[str, Any], ...] = ()
     volumes: tuple[dict[str, Any], ...] = ()
 

@@ -10,6 +10,8 @@ from swarm_operator.backends.local.child import Child, Launch
 from swarm_operator.backends.local.folder import RunFolder, tail
 from swarm_operator.plan.facts import Member, Phase, Role
 
+_DEADLY = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGABRT, signal.SIGSEGV)
+
 
 class Process:
     """What is known of one incarnation. It waits until `start`."""
@@ -29,6 +31,7 @@ class Process:
         self.disrupted = False
         self.unwanted = False
         """The plan is done with it: it is forgotten when it is gone."""
+        self._shot = False
         self._log = folder.log(name)
         self._created = time.time()
         self._started: float | None = None
@@ -67,6 +70,16 @@ class Process:
         except OSError as error:
             self._finish("CannotStart", f"{error.filename}: {error.strerror}", 127)
 
+    def kill(self, number: int) -> None:
+        """Signal a living one for a person: if that is a signal that ends somebody, its end is no fault of its own."""
+        assert self.child
+        if number == signal.SIGKILL:
+            self._shot = True
+        elif number in _DEADLY:
+            # It may take its time, and end with 0: that is no success either.
+            self.disrupted = self.deleting = True
+        self.child.signal(number)
+
     def hear(self) -> None:
         """Take over what the child's keeper said, or that it ended without a word."""
         assert self.child
@@ -78,8 +91,10 @@ class Process:
         if self.child.failure and code is not None:
             self._finish("CannotStart", self.child.failure, code)
         elif code is not None:
+            # One that ended by itself just before the shot was not hit.
+            self.disrupted |= self._shot and code == -signal.SIGKILL
             reason = "Completed" if code == 0 else "Killed" if code < 0 else "Error"
-            self._finish(reason, tail(self._log) if code else "", code)
+            self._finish(reason, tail(self._log) if code and not self.disrupted else "", code)
         elif self.child.gone:
             self.disrupted = True
             self._finish("KeeperKilled", "its keeper was killed from outside", -signal.SIGKILL)

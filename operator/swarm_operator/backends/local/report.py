@@ -15,6 +15,8 @@ TIMEOUT: Final = 1.0
 """Seconds for connecting and for each read."""
 INTERVAL: Final = 1.0
 """Seconds between two readings while a synchronizer runs."""
+SEARCH_INTERVAL: Final = 0.2
+"""Seconds between two looks for the address of one that starts."""
 
 
 class ReportError(Exception):
@@ -68,14 +70,18 @@ class ReportReader:
         self._wanted.set()
 
     async def run(self) -> None:
-        """Read until cancelled: once a second while there is somebody to ask, else when `read_soon` is called."""
+        """Read until cancelled: once a second while there is somebody to ask, and whenever `read_soon` is called."""
         while True:
             self._wanted.clear()
             address = self._address()
             if address:
                 await self._read(address)
+            else:
+                starts = address is not None and self.report is not None
+                self.error = "a new synchronizer is starting" if starts else ""
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), None if address is None else INTERVAL)
+                pause = None if address is None else INTERVAL if address else SEARCH_INTERVAL
+                await asyncio.wait_for(self._wanted.wait(), pause)
 
     async def _read(self, address: str) -> None:
         before = (self.report, self.error)

@@ -134,7 +134,7 @@ class _Reader:
         for position, container in enumerate(pod.containers):
             if container.name == TRAINER_CONTAINER:
                 return position, container
-        self._problem(("containers",), f"one of several containers must be named {TRAINER_CONTAINER}: it trains")
+        self._problem(("containers",), f"one of them must be named {TRAINER_CONTAINER}: the one that trains")
         return None
 
     def _recipe(self, pod: PodSpec, container: Container, where: tuple[str | int, ...]) -> Recipe:

@@ -1,0 +1,249 @@
+"""How fast tensors travel: the links beside plain Python sockets, one way and as a star.
+
+Run: python benchmarks/link.py [--rounds N] [--megabytes N] [--write]
+One way: a process sends a tensor to another over loopback. Star: four processes push a tensor each, a hub adds them
+up and sends the sum back to all. Everything in interleaved rounds; quartiles in brackets.
+"""
+
+import argparse
+import asyncio
+import multiprocessing as mp
+import os
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+from _timing import interleaved, table
+
+from swarm_api.job import Link as LinkKind
+from swarm_trainer.links import open_link
+from swarm_trainer.links.base import PARTICLE_RANK, SYNCHRONIZER_RANK, Link
+
+PARTICLES = 4
+PLAIN, SWARM, GLOO = "plain socket", "swarm", "gloo"
+THREADS, SELECTOR = "sockets, a thread each", "sockets, one selector"
+RESULT = Path(__file__).parent / "results" / "link.md"
+
+
+def memory(tensor: torch.Tensor) -> memoryview:
+    return tensor.view(torch.uint8).numpy().data
+
+
+def recv_all(sock: socket.socket, room: memoryview) -> None:
+    while room:
+        room = room[sock.recv_into(room) :]
+
+
+def particle(port: int, conn: Connection, elements: int) -> None:
+    """A process that does with its tensor what it is told, over the connection it is told."""
+    torch.set_num_threads(1)
+    tensor = torch.ones(elements)
+    plain = socket.create_connection(("127.0.0.1", port))
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with asyncio.Runner() as runner:
+        links = {
+            name: runner.run(opened(kind, socket.create_connection(("127.0.0.1", port)), PARTICLE_RANK))
+            for name, kind in ((SWARM, LinkKind.SWARM), (GLOO, LinkKind.GLOO))
+        }
+        for action, name in iter(conn.recv, None):
+            steps = {"push": ("send",), "push and pull": ("send", "recv")}[action]
+            for step in steps:
+                if name in links:
+                    runner.run(getattr(links[name], step)(tensor))
+                elif step == "send":
+                    plain.sendall(memory(tensor))
+                else:
+                    recv_all(plain, memory(tensor))
+            conn.send("done")
+        for link in links.values():
+            link.close()
+
+
+async def opened(kind: LinkKind, sock: socket.socket, rank: int) -> Link:
+    sock.setblocking(False)
+    return await open_link(kind, sock, rank, progress_seconds=60)
+
+
+class Particles:
+    """Processes, and the hub's ends of the connections to them."""
+
+    def __init__(self, count: int, elements: int, runner: asyncio.Runner) -> None:
+        context = mp.get_context("spawn")
+        self.plain: list[socket.socket] = []
+        self.links: dict[str, list[Link]] = {SWARM: [], GLOO: []}
+        self.conns: list[Connection] = []
+        self.processes = []
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            for _ in range(count):
+                conn, other = context.Pipe()
+                process = context.Process(target=particle, args=(server.getsockname()[1], other, elements))
+                process.start()
+                self.processes.append(process)
+                self.conns.append(conn)
+                sock = server.accept()[0]
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.plain.append(sock)
+                for name, kind in ((SWARM, LinkKind.SWARM), (GLOO, LinkKind.GLOO)):
+                    self.links[name].append(runner.run(opened(kind, server.accept()[0], SYNCHRONIZER_RANK)))
+
+    def timed(self, action: str, name: str, ours: Callable[[], object]) -> float:
+        """Seconds from the word to the particles until they and we are done."""
+        began = time.perf_counter()
+        for conn in self.conns:
+            conn.send((action, name))
+        ours()
+        for conn in self.conns:
+            conn.recv()
+        return time.perf_counter() - began
+
+    def end(self) -> None:
+        for conn in self.conns:
+            conn.send(None)
+        for process in self.processes:
+            process.join()
+        for link in (*self.links[SWARM], *self.links[GLOO]):
+            link.close()
+        for sock in self.plain:
+            sock.close()
+
+
+def one_way(elements: int, rounds: int) -> dict[str, list[float]]:
+    room = torch.zeros(elements)
+    with asyncio.Runner() as runner:
+        sender = Particles(1, elements, runner)
+
+        def over(name: str) -> Callable[[], float]:
+            (link,) = sender.links[name]
+            return lambda: sender.timed("push", name, lambda: runner.run(link.recv(room)))
+
+        (plain,) = sender.plain
+        contenders = {
+            PLAIN: lambda: sender.timed("push", PLAIN, lambda: recv_all(plain, memory(room))),
+            SWARM: over(SWARM),
+            GLOO: over(GLOO),
+        }
+        seconds = interleaved(contenders, rounds)
+        sender.end()
+    return seconds
+
+
+class Sum:
+    """The center of a star: pushes are added in a thread of their own while others still arrive."""
+
+    def __init__(self, elements: int) -> None:
+        self.pushes = [torch.zeros(elements) for _ in range(PARTICLES)]
+        self.center = torch.zeros(elements)
+        self.adder = ThreadPoolExecutor(1)
+        self.added = 0
+
+    def add(self, index: int) -> None:
+        if self.added % PARTICLES:
+            self.center.add_(self.pushes[index])
+        else:
+            self.center.copy_(self.pushes[index])
+        self.added += 1
+
+
+def threaded_round(socks: Sequence[socket.socket], pool: ThreadPoolExecutor, total: Sum) -> None:
+    def receive(index: int) -> None:
+        recv_all(socks[index], memory(total.pushes[index]))
+        total.adder.submit(total.add, index).result()
+
+    list(pool.map(receive, range(PARTICLES)))
+    list(pool.map(lambda sock: sock.sendall(memory(total.center)), socks))
+
+
+def selector_round(socks: Sequence[socket.socket], total: Sum) -> None:
+    adding = []
+    with selectors.DefaultSelector() as selector:
+        rooms = {}
+        for index, sock in enumerate(socks):
+            sock.setblocking(False)
+            rooms[index] = memory(total.pushes[index])
+            selector.register(sock, selectors.EVENT_READ, index)
+        while rooms:
+            for key, _ in selector.select():
+                rooms[key.data] = rooms[key.data][key.fileobj.recv_into(rooms[key.data]) :]
+                if not rooms[key.data]:
+                    del rooms[key.data]
+                    selector.unregister(key.fileobj)
+                    adding.append(total.adder.submit(total.add, key.data))
+    for future in adding:
+        future.result()
+    with selectors.DefaultSelector() as selector:
+        left = {}
+        for index, sock in enumerate(socks):
+            left[index] = memory(total.center)
+            selector.register(sock, selectors.EVENT_WRITE, index)
+        while left:
+            for key, _ in selector.select():
+                left[key.data] = left[key.data][key.fileobj.send(left[key.data]) :]
+                if not left[key.data]:
+                    del left[key.data]
+                    selector.unregister(key.fileobj)
+                    key.fileobj.setblocking(True)
+
+
+async def link_round(links: Sequence[Link], total: Sum) -> None:
+    loop = asyncio.get_running_loop()
+
+    async def receive(index: int) -> None:
+        await links[index].recv(total.pushes[index])
+        await loop.run_in_executor(total.adder, total.add, index)
+
+    await asyncio.gather(*map(receive, range(PARTICLES)))
+    await asyncio.gather(*(link.send(total.center) for link in links))
+
+
+def star(elements: int, rounds: int) -> dict[str, list[float]]:
+    total = Sum(elements)
+    with asyncio.Runner() as runner, ThreadPoolExecutor(PARTICLES) as pool:
+        particles = Particles(PARTICLES, elements, runner)
+
+        def measure(name: str, ours: Callable[[], object]) -> Callable[[], float]:
+            return lambda: particles.timed("push and pull", name, ours)
+
+        contenders = {
+            THREADS: measure(THREADS, lambda: threaded_round(particles.plain, pool, total)),
+            SELECTOR: measure(SELECTOR, lambda: selector_round(particles.plain, total)),
+            SWARM: measure(SWARM, lambda: runner.run(link_round(particles.links[SWARM], total))),
+            GLOO: measure(GLOO, lambda: runner.run(link_round(particles.links[GLOO], total))),
+        }
+        seconds = interleaved(contenders, rounds)
+        particles.end()
+        total.adder.shutdown()
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--megabytes", type=int, default=100)
+    parser.add_argument("--write", action="store_true", help=f"write the tables to {RESULT}")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    elements = arguments.megabytes * 1_000_000 // 4
+    moved = 4 * elements
+    tables = [
+        table(f"{arguments.megabytes} MB one way", one_way(elements, arguments.rounds), moved, PLAIN),
+        table(
+            f"star: {PARTICLES} x {arguments.megabytes} MB pushed, summed, pulled",
+            star(elements, arguments.rounds),
+            2 * PARTICLES * moved,
+            THREADS,
+        ),
+    ]
+    print("\n\n".join(tables))
+    if arguments.write:
+        RESULT.parent.mkdir(exist_ok=True)
+        RESULT.write_text("# Speed of the links\n\n`python benchmarks/link.py`\n\n" + "\n\n".join(tables) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""When a particle is done, and when the job is."""
+
+import pytest
+
+from swarm_api.report import Presence, SwarmState
+from swarm_api.status import JobState
+from swarm_operator.plan.actions import Delete
+from swarm_operator.plan.ends import PATIENCE_SECONDS, SETTLE_SECONDS
+from unit.plan.builders import SYNCHRONIZER, a_training_world, created, deleted
+
+
+def test_a_finished_particle_is_present_for_good_and_never_started_again():
+    world = a_training_world()
+    world.finish(1)
+    world.step()
+    assert world.attempt(1).finished
+    assert world.status.particles.ready == 4
+    assert world.status.state is JobState.RUNNING
+    world.attached.clear()
+    world.vanish(1)
+    world.later(10_000)
+    assert created(world.step()) == []
+    assert world.status.particle_statuses[1].phase == "Finished"
+
+
+def test_finished_in_the_report_is_not_enough_without_exit_0():
+    world = a_training_world()
+    world.attach(1, presence=Presence.FINISHED)
+    world.end(1, 1)
+    assert created(world.step()) == [(1, 2)]
+
+
+@pytest.mark.parametrize(("readable", "patience"), [(True, SETTLE_SECONDS), (False, PATIENCE_SECONDS)])
+def test_exit_0_waits_for_the_report_to_say_finished(readable, patience):
+    world = a_training_world()
+    world.end(1, 0)
+    world.report_error = "" if readable else "timed out"
+    made = world.step()
+    assert created(made) == []
+    assert made.requeue_after == pytest.approx(patience)
+    assert world.status.particle_statuses[1].phase == "Exited"
+    world.later(patience - 0.1)
+    world.attach(1, presence=Presence.FINISHED)
+    world.report_error = ""
+    world.step()
+    assert world.attempt(1).finished
+
+
+@pytest.mark.parametrize(("readable", "patience"), [(True, SETTLE_SECONDS), (False, PATIENCE_SECONDS)])
+def test_exit_0_before_the_swarm_finished_is_a_failure(readable, patience):
+    world = a_training_world()
+    world.end(1, 0)
+    world.report_error = "" if readable else "timed out"
+    world.step()
+    world.later(patience)
+    assert created(world.step()) == [(1, 2)]
+    assert world.attempt(1).last_reason == "ExitedEarly"
+    assert len(world.attempt(1).failures) == 1
+    assert world.told("ParticleFailed") == ["particle 1 ended before the swarm finished (exit code 0)"]
+
+
+@pytest.mark.parametrize("report", ["finished", "not read in time"])
+def test_a_job_is_complete_when_its_synchronizer_exits_0(report):
+    world = a_training_world()
+    for index in (0, 1, 2):
+        world.finish(index)
+    world.step()
+    world.attach(3, presence=Presence.FINISHED)
+    if report == "finished":
+        world.state = SwarmState.FINISHED
+    else:
+        world.report_error = "connection refused"
+    world.end(SYNCHRONIZER, 0)
+    made = world.step()
+    assert world.status.state is JobState.COMPLETE
+    assert world.condition("Complete").status == "True"
+    assert world.status.completion_time == "2026-03-01T12:02:00.000000Z"
+    assert deleted(made) == [(3, 1)]
+    assert all(action.graceful for action in made.actions)
+    assert len(world.told("JobComplete")) == 1
+
+
+@pytest.mark.parametrize("field", ["deleting", "disrupted"])
+def test_a_synchronizer_that_was_told_to_stop_has_written_nothing_unless_it_said_so(field):
+    world = a_training_world()
+    world.end(SYNCHRONIZER, 0, **{field: True})
+    assert created(world.step()) == [(SYNCHRONIZER, 2)]
+    world = a_training_world()
+    world.state = SwarmState.FINISHED
+    world.end(SYNCHRONIZER, 0, **{field: True})
+    world.step()
+    assert world.status.state is JobState.COMPLETE
+
+
+def test_the_model_is_lost_when_the_synchronizer_dies_after_every_particle_has_gone():
+    world = a_training_world(replicas=2)
+    world.finish(0)
+    world.finish(1)
+    world.step()
+    world.end(SYNCHRONIZER, -9)
+    world.step()
+    assert world.condition("Failed").reason == "ModelLost"
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_an_ended_job_plans_nothing_more_but_ends_what_shows_up_late(code):
+    world = a_training_world(replicas=2)
+    world.end(0, 1)
+    late = world.plan().actions
+    world.end(SYNCHRONIZER, code)
+    world.step()
+    status = world.status
+    assert status.state.ended
+    world.stop_all()
+    world.later(1000)
+    assert world.step().actions == ()
+    world.apply(late[0])
+    world.end(1, 1)
+    made = world.step()
+    assert [(type(action), action.index) for action in made.actions] == [(Delete, 0)]
+    assert (made.status, made.events, made.requeue_after) == (status, (), None)

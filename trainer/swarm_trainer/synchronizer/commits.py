@@ -1,0 +1,153 @@
+"""What becomes of a push: `rounds` decides when and with whom, the center how, and this carries it out."""
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+
+from swarm_api.report import SwarmState
+from swarm_trainer.algorithms.base import Contribution, Fitness, Message, Round
+from swarm_trainer.errors import LinkError, NoFitnessError
+from swarm_trainer.synchronizer.center import Delivery, is_finite
+from swarm_trainer.synchronizer.peer import Peer
+from swarm_trainer.synchronizer.rounds import Commit, Hold, Wait
+from swarm_trainer.synchronizer.swarm import Swarm
+from swarm_trainer.vectors import BUFFERS, INTEGERS, MODEL_VECTORS, Tensors
+from swarm_trainer.wire import messages as say
+
+log = logging.getLogger("swarm.synchronizer")
+
+_IDLE_SECONDS = 1.0
+
+
+class Commits:
+    """Takes pushes as they come, and merges, holds or refuses them."""
+
+    def __init__(self, swarm: Swarm) -> None:
+        self._swarm = swarm
+
+    async def pushed(self, peer: Peer, push: say.Push) -> None:
+        """A particle announced a push: receive it, and put it into the open round if it can be merged.
+
+        Raises:
+            LinkError: The particle is gone, or it has no right to push now.
+        """
+        swarm = self._swarm
+        if swarm.center is None or not peer.admitted or peer.push is not None:
+            msg = "a push out of turn: before the welcome, or before the answer to the last one"
+            raise LinkError(msg)
+        peer.staged = await peer.take(push.tensors, swarm.empty, keep=False)
+        swarm.ledger[peer.index].heard = push.progress
+        finite = await swarm.in_merge_thread(lambda: is_finite(peer.staged.values()))
+        if not swarm.holds(peer):
+            return
+        if finite:
+            peer.push = push
+            swarm.rounds.deliver(peer.index, time.monotonic())
+        else:
+            self._refuse(peer, push)
+        swarm.changed.set()
+
+    async def step(self) -> None:
+        """Carry out the next decision, or wait until there may be one.
+
+        Raises:
+            NoFitnessError: The algorithm needs losses and nobody reports any.
+        """
+        swarm = self._swarm
+        decision = swarm.rounds.decide(time.monotonic())
+        match decision:
+            case Wait():
+                present, least = swarm.rounds.present, swarm.settings.min_replicas
+                swarm.state = SwarmState.WAITING if present < least else SwarmState.TRAINING
+                swarm.message = f"{present} of at least {least} particles" if present < least else ""
+                await swarm.sleep(decision.until if swarm.rounds.open else time.monotonic() + _IDLE_SECONDS)
+            case Hold():
+                self._hold(decision)
+            case Commit():
+                await self._commit(decision)
+
+    def _refuse(self, peer: Peer, push: say.Push) -> None:
+        swarm = self._swarm
+        assert swarm.center is not None
+        log.warning("particle %d pushed weights that are not finite; it adopts the center", peer.index)
+        swarm.ledger[peer.index].refused += 1
+        swarm.gauges.refused.inc()
+        swarm.rounds.excuse(peer.index, time.monotonic())
+        self._reply(peer, push, say.ReplyStatus.REFUSED, Message(swarm.center.now.weights))
+
+    def _hold(self, decision: Commit | Hold) -> None:
+        swarm = self._swarm
+        for index in decision.contributors:
+            peer = swarm.peers.get(index)
+            if peer is not None and peer.push is not None:
+                push, peer.push = peer.push, None
+                swarm.gauges.held.inc()
+                self._reply(peer, push, say.ReplyStatus.HELD)
+        swarm.rounds.answered(Hold(decision.contributors), time.monotonic())
+
+    async def _commit(self, decision: Commit) -> None:
+        swarm, center = self._swarm, self._swarm.center
+        assert center is not None
+        peers = {index: swarm.peers[index] for index in decision.contributors}
+        pushes = {index: peer.push for index, peer in peers.items() if peer.push is not None}
+        deliveries = {index: _delivery(push, peers[index].staged) for index, push in pushes.items()}
+        round_ = Round(number=center.now.round + 1, seed=swarm.settings.seed, members=swarm.rounds.present)
+        started = time.monotonic()
+        try:
+            replies = await swarm.in_merge_thread(lambda: center.merge(deliveries, round_))
+        except NoFitnessError as error:
+            # Where losses were reported before, those of others may be finite still.
+            if swarm.best is None or swarm.unfinished <= deliveries.keys():
+                raise
+            log.warning("%s", error)
+            self._hold(decision)
+            return
+        swarm.gauges.merge_seconds.observe(time.monotonic() - started)
+        swarm.last_sync = time.time()
+        for index, push in pushes.items():
+            peer = peers[index]
+            swarm.ledger.commit(index, round_.number, push.progress, deliveries[index].contribution.fitness)
+            if swarm.holds(peer):
+                peer.push = None
+                self._reply(peer, push, say.ReplyStatus.MERGED, replies[index])
+        swarm.rounds.answered(decision, time.monotonic())
+        self._note(deliveries)
+
+    def _reply(self, peer: Peer, push: say.Push, status: say.ReplyStatus, reply: Message | None = None) -> None:
+        reply = reply or Message()
+        swarm = self._swarm
+        message = say.Reply(
+            sequence=push.sequence,
+            status=status,
+            round=swarm.round,
+            leader=swarm.leader,
+            numbers=reply.numbers,
+            tensors=tuple(reply.tensors),
+        )
+        swarm.answer(peer, message, reply.tensors)
+
+    def _note(self, deliveries: Mapping[int, Delivery]) -> None:
+        swarm = self._swarm
+        losses = {index: delivery.contribution.fitness.mean for index, delivery in deliveries.items()}
+        known = {index: loss for index, loss in losses.items() if math.isfinite(loss)}
+        if known:
+            best = min(known, key=lambda index: known[index])
+            swarm.best = known[best], best
+        swarm.gauges.committed(swarm.rounds.present, len(deliveries), known)
+        swarm.journal.note(
+            "round",
+            round=swarm.round,
+            contributors=sorted(deliveries),
+            samples=swarm.ledger.samples,
+            losses={str(index): round(loss, 6) for index, loss in known.items()},
+        )
+
+
+def _delivery(push: say.Push, staged: Tensors) -> Delivery:
+    own = {name: tensor for name, tensor in staged.items() if name not in MODEL_VECTORS}
+    fitness = Fitness(float("nan") if push.fitness is None else push.fitness, push.standard_error)
+    return Delivery(
+        Contribution(Message(own, dict(push.numbers)), fitness, push.new_samples),
+        {name: staged[name] for name in (BUFFERS, INTEGERS) if name in staged},
+    )
