@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help run test check bench clean setup lint
+.PHONY: help run test check bench generate clean setup lint
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -11,14 +11,18 @@ help: ## show this
 run: setup ## train MNIST with a swarm of four on this machine; one particle is killed half-way
 	swarm run examples/mnist/job.yaml --kill 2@50%
 
-test: lint ## everything that needs no cluster: check, and real processes started and killed
-	pytest tests/unit tests/faults
+test: lint ## everything: check, real processes started and killed, a real API server
+	pytest tests/unit tests/faults tests/apiserver
 
 check: lint ## format, lint, types, import rules, unit tests
 	pytest tests/unit
 
 bench: setup ## every benchmark, one after the other
 	@for script in benchmarks/[!_]*.py; do echo "== $$script"; python "$$script" || exit; done
+
+generate: setup ## write what follows from the models: the CRD, its reference, the chart's README
+	python -m swarm_api.crd
+	python charts/readme.py
 
 clean: ## remove .venv and the tools' caches; results in runs/ stay
 	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -23,8 +23,4 @@ class Model(BaseModel):
 
 
 Name = Annotated[str, Field(max_length=253)]
-"""Of a Kubernetes object or a node."""
-Word = Annotated[str, Field(max_length=1024)]
-"""A CamelCase reason, or the like."""
-Time = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
-"""RFC 3339, in UTC."""
+"""Of a Kubernetes object."""

@@ -64,7 +64,7 @@ class PodTemplate(Model):
     metadata: dict[str, Any] = Field(default_factory=dict)
     """Labels and annotations of the pods."""
     spec: Annotated[dict[str, Any], DeclaredAs(PodSpec)]
-    """A pod's spec. The container that trains is the one named trainer, or the only one."""
+    """A pod's spec."""
 
     @model_validator(mode="after")
     def the_operators_own_is_left_out(self) -> Self:

@@ -1,11 +1,21 @@
-"""`status` of a SwarmTrainingJob: what a person sees, and what the plan must remember."""
+"""`status` of a SwarmTrainingJob: what a person sees, and what the plan must remember.
+
+Strings are bounded in the schema only: what was observed is told, never refused here.
+"""
 
 from enum import StrEnum
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from swarm_api.base import Model, Name, Time, Word
+from swarm_api.base import Model
+
+Word = Annotated[str, Field(json_schema_extra={"maxLength": 1024})]
+"""A name, a CamelCase reason, or the like."""
+Text = Annotated[str, Field(json_schema_extra={"maxLength": 32_768})]
+"""Written for a person."""
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time", "maxLength": 32})]
+"""RFC 3339, in UTC."""
 
 Figure = Annotated[float, AfterValidator(lambda value: float(f"{value:.6g}"))]
 """A measurement, with the six digits that a table has room for."""
@@ -32,12 +42,12 @@ class JobState(StrEnum):
 class Condition(Model):
     """A `metav1.Condition`: a state, never a transition; reason and message always say why."""
 
-    type: Annotated[str, Field(max_length=316)]
-    status: Annotated[str, Field(max_length=7)]
+    type: Word
+    status: Word
     """True, False or Unknown."""
     reason: Word
     """One CamelCase word, for programs."""
-    message: Annotated[str, Field(max_length=32_768)]
+    message: Text
     """The same for a person."""
     last_transition_time: Time
     """When status became what it is."""
@@ -56,9 +66,7 @@ class ParticleCounts(Model):
     """Attached to the synchronizer, or finished."""
     quarantined: int = 0
     """Given up."""
-    summary: Annotated[str, Field(max_length=16)] = Field(
-        default_factory=lambda counts: f"{counts['ready']}/{counts['desired']}"
-    )
+    summary: Word = Field(default_factory=lambda counts: f"{counts['ready']}/{counts['desired']}")
     """Ready and desired in one word, such as 3/4."""
 
 
@@ -66,12 +74,12 @@ class ParticleStatus(Model):
     """One particle as a person wants to see it."""
 
     index: int
-    """Also the place where a replacement takes over."""
+    """A replacement has the same."""
     incarnation: int = 0
     """How often it was started."""
-    pod: Name = ""
-    node: Name = ""
-    phase: Annotated[str, Field(max_length=32)] = "Pending"
+    pod: Word = ""
+    node: Word = ""
+    phase: Word = "Pending"
     """Pending, Starting, Running, Detached (it runs, and the synchronizer has lost it), Exited (and it is not yet
     known whether it finished), Finished, BackOff, Quarantined, Stopping or Stopped (by suspend or the job's end)."""
     failures: int = 0
@@ -167,15 +175,13 @@ class JobStatus(Model):
         ),
     ] = ()
     particles: ParticleCounts = ParticleCounts()
-    selector: Annotated[str, Field(max_length=1024)] = ""
+    selector: Word = ""
     """Of the particles' pods, for the scale subresource."""
     particle_statuses: Annotated[tuple[ParticleStatus, ...], Field(max_length=1024)] = ()
     """Of a large swarm only the best particle and those that are not well."""
     training: Training = Training()
     recovery: Recovery = Recovery()
-    attempts: Annotated[dict[Annotated[str, Field(max_length=63)], Attempt], Field(max_length=1025)] = Field(
-        default_factory=dict
-    )
+    attempts: Annotated[dict[str, Attempt], Field(max_length=1025)] = Field(default_factory=dict)
     """Keyed by particle index as text, and `synchronizer`."""
     attached: bool = False
     """Whether any particle ever attached, since the start or the last resume."""

@@ -29,14 +29,15 @@ class Container(Declared):
     """One of `containers` or `initContainers`."""
 
     name: Annotated[str, Field(min_length=1, max_length=63)]
-    env: Annotated[tuple[EnvironmentVariable, ...], Field(max_length=512)] = ()
+    env: Annotated[tuple[EnvironmentVariable, ...], Field(max_length=512)] | None = None
 
 
 class PodSpec(Declared):
     """The fields of a pod's spec that rules speak about."""
 
     containers: Annotated[tuple[Container, ...], Field(min_length=1, max_length=32)]
-    init_containers: Annotated[tuple[Container, ...], Field(max_length=32)] = ()
+    """Of several, the one named trainer is the one that trains."""
+    init_containers: Annotated[tuple[Container, ...], Field(max_length=32)] | None = None
     restart_policy: Annotated[str, Field(max_length=16)] | None = None
     """Never, or left out."""
     hostname: Annotated[str, Field(max_length=63)] | None = None

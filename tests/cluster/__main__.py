@@ -34,6 +34,9 @@ def main() -> int:
     except CommandError as error:
         print(f"cluster: FAILED: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\ncluster: interrupted; `up` starts over, `down` removes what is there", file=sys.stderr)
+        return 130
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -79,10 +82,12 @@ def _pairs(mounts: list[str]) -> list[tuple[str, str]]:
 
 
 def _print(cluster: kind.Cluster) -> None:
-    for name in ("KUBECONFIG", "DOCKER_HOST", "PATH", "LD_LIBRARY_PATH"):
-        value = cluster.environment.get(name)
-        if value and value != os.environ.get(name):
-            print(f"export {name}={shlex.quote(value)}")
+    print(f"export KUBECONFIG={shlex.quote(str(cluster.kubeconfig))}")
+    if "DOCKER_HOST" in cluster.environment:
+        print(f"export DOCKER_HOST={shlex.quote(cluster.environment['DOCKER_HOST'])}")
+    folders = [str(folder) for folder in cluster.programs if str(folder) not in os.environ["PATH"].split(os.pathsep)]
+    if folders:
+        print(f'export PATH={shlex.quote(os.pathsep.join(folders))}:"$PATH"')
 
 
 if __name__ == "__main__":

@@ -1,34 +1,30 @@
 """A bare API server, for tests that need no kubelet: etcd and kube-apiserver in seconds, on free ports of the loopback.
 
-With `controllers` Kubernetes' own controllers run (garbage collection, namespaces, service accounts); with `nodes`
-also its scheduler and kwok, whose nodes run every pod by saying so.
+With `controllers` Kubernetes' own controllers run (garbage collection, namespaces, service accounts, disruptions);
+with `nodes` also its scheduler, and kwok, whose nodes run every pod by saying so.
 """
 
+import base64
 import json
-import os
-import shutil
-import socket
 import subprocess
 import tempfile
 import time
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from cluster import binaries, console
 from cluster.errors import CommandError
+from cluster.processes import free_ports, running
 from cluster.versions import KUBERNETES
 
 _STAGES = Path(__file__).parent / "kwok.yaml"
 _CONTROLLERS = (
-    *("garbage-collector-controller", "namespace-controller", "pod-garbage-collector-controller"),
-    *("serviceaccount-controller", "disruption-controller"),
+    *("garbage-collector-controller", "namespace-controller", "serviceaccount-controller", "disruption-controller"),
+    *("resourcequota-controller", "persistentvolume-binder-controller"),
 )
-_AUDIT = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"]}
 
 
 class ApiServer:
@@ -36,10 +32,10 @@ class ApiServer:
 
     Args:
         users: names that get a token and no rights, for requests that can be told apart (`requests_by_user`).
-        controllers: whether Kubernetes' controllers run. Without them every namespace lacks its service account, so
-            pods are admitted without one.
+        controllers: whether Kubernetes' controllers run. Without them no namespace has a service account, so pods are
+            admitted without one.
         nodes: how many nodes kwok shows; more than 0 starts the controllers too.
-        audit: whether requests are counted.
+        audit: whether requests are recorded.
 
     Raises:
         UnavailableError: the programs cannot be built here.
@@ -49,8 +45,8 @@ class ApiServer:
     def __init__(
         self, *, users: Sequence[str] = (), controllers: bool = False, nodes: int = 0, audit: bool = False
     ) -> None:
-        self.users = tuple(users)
         self.url = ""
+        self._users = tuple(users)
         self._controllers = controllers or nodes > 0
         self._nodes = nodes
         self._audit = audit
@@ -60,13 +56,13 @@ class ApiServer:
     def __enter__(self) -> "ApiServer":
         with ExitStack() as stack:
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="swarm-apiserver-")))
-            self._certificates()
-            etcd = self._start_etcd(stack)
-            self._start_api_server(stack, etcd)
+            self._stack = stack
+            self._make_certificates()
+            self._start_api_server(self._start_etcd())
             if self._controllers:
-                self._start_controllers(stack)
+                self._start_controllers()
             if self._nodes:
-                self._start_nodes(stack)
+                self._start_nodes()
             self._stack = stack.pop_all()
         return self
 
@@ -95,7 +91,7 @@ class ApiServer:
         return console.output(command, stdin=stdin, timeout=timeout)
 
     def requests_by_user(self) -> Counter[tuple[str, str]]:
-        """How often each (user, verb) was answered; needs `audit`."""
+        """How many requests each (user, verb) made so far; needs `audit`."""
         events = map(json.loads, (self._folder / "audit.log").read_text().splitlines())
         return Counter((event["user"]["username"], event["verb"]) for event in events)
 
@@ -103,40 +99,40 @@ class ApiServer:
         """What a program wrote so far."""
         return (self._folder / f"{program}.log").read_text()
 
-    def _certificates(self) -> None:
-        phases = ("ca", "apiserver", "sa")
-        for phase in phases:
-            command: list[str | Path] = [binaries.path("kubeadm"), "init", "phase", "certs", phase]
-            command += [f"--cert-dir={self._folder / 'pki'}"]
-            command += [f"--kubernetes-version={KUBERNETES}"] if phase != "sa" else []
-            command += ["--apiserver-advertise-address=127.0.0.1"] if phase == "apiserver" else []
-            console.output(command)
+    def _start(self, program: str, *flags: str) -> subprocess.Popen[bytes]:
+        command = [str(binaries.path(program)), *flags]
+        return self._stack.enter_context(running(command, self._folder / f"{program}.log"))
 
-    def _start_etcd(self, stack: ExitStack) -> str:
-        client, peer = (f"http://127.0.0.1:{port}" for port in _free_ports(2))
-        stack.enter_context(
-            self._process(
-                "etcd",
-                f"--data-dir={self._folder / 'etcd'}",
-                f"--listen-client-urls={client}",
-                f"--advertise-client-urls={client}",
-                f"--listen-peer-urls={peer}",
-                f"--initial-advertise-peer-urls={peer}",
-                f"--initial-cluster=default={peer}",
-                "--unsafe-no-fsync=true",
-            )
+    def _make_certificates(self) -> None:
+        version = f"--kubernetes-version={KUBERNETES}"
+        # kubeadm wants an address that is not the loopback's; nobody uses this one.
+        addresses = ("--apiserver-advertise-address=192.0.2.1", "--apiserver-cert-extra-sans=127.0.0.1")
+        phases: dict[str, tuple[str, ...]] = {"ca": (version,), "apiserver": (version, *addresses), "sa": ()}
+        for phase, flags in phases.items():
+            command = [str(binaries.path("kubeadm")), "init", "phase", "certs", phase, *flags]
+            console.output([*command, f"--cert-dir={self._folder / 'pki'}"])
+
+    def _start_etcd(self) -> str:
+        client, peer = (f"http://127.0.0.1:{port}" for port in free_ports(2))
+        self._start(
+            "etcd",
+            f"--data-dir={self._folder / 'etcd'}",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=default={peer}",
+            "--unsafe-no-fsync=true",
         )
         return client
 
-    def _start_api_server(self, stack: ExitStack, etcd: str) -> None:
-        (port,) = _free_ports(1)
+    def _start_api_server(self, etcd: str) -> None:
+        (port,) = free_ports(1)
         self.url = f"https://127.0.0.1:{port}"
         pki = self._folder / "pki"
         tokens = self._folder / "tokens"
-        tokens.write_text(
-            "admin-token,admin,admin,system:masters\n" + "".join(f"token-of-{name},{name},{name}\n" for name in self.users)
-        )
-        self._write_kubeconfig("admin", "admin-token")
+        users = "".join(f"token-of-{name},{name},{name}\n" for name in self._users)
+        tokens.write_text(f"token-of-admin,admin,admin,system:masters\n{users}")
         flags = [
             f"--etcd-servers={etcd}",
             "--bind-address=127.0.0.1",
@@ -146,33 +142,82 @@ class ApiServer:
             f"--tls-cert-file={pki / 'apiserver.crt'}",
             f"--tls-private-key-file={pki / 'apiserver.key'}",
             f"--token-auth-file={tokens}",
-            "--authorization-mode=Node,RBAC",
-            "--service-cluster-ip-range=10.0.0.0/24",
+            "--authorization-mode=RBAC",
+            "--service-cluster-ip-range=10.98.0.0/16",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={pki / 'sa.pub'}",
             f"--service-account-signing-key-file={pki / 'sa.key'}",
         ]
         if not self._controllers:
-            flags.append("--disable-admission-plugins=ServiceAccount")
+            flags += ["--disable-admission-plugins=ServiceAccount"]
+        if self._nodes:  # the controller that would take this taint off again does not run
+            flags += ["--disable-admission-plugins=TaintNodesByCondition"]
         if self._audit:
-            policy = self._folder / "audit.json"
-            policy.write_text(json.dumps({**_AUDIT, "rules": [{"level": "Metadata"}]}))
+            policy = self._folder / "audit-policy.json"
+            policy.write_text(
+                '{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],'
+                ' "rules": [{"level": "Metadata"}]}'
+            )
             flags += [f"--audit-policy-file={policy}", f"--audit-log-path={self._folder / 'audit.log'}"]
-        server = stack.enter_context(self._process("kube-apiserver", *flags))
-        self._wait_for("kube-apiserver", server, "get", "--raw=/readyz")
+        server = self._start("kube-apiserver", *flags)
+        self._write_kubeconfig("admin", "token-of-admin")
+        self._wait_for_success(server, "get", "--raw=/readyz")
 
-    def _start_controllers(self, stack: ExitStack) -> None:
-        (port,) = _free_ports(1)
+    def _start_controllers(self) -> None:
+        (port,) = free_ports(1)
         pki = self._folder / "pki"
-        stack.enter_context(
-            self._process(
-                "kube-controller-manager",
-                f"--kubeconfig={self.kubeconfig}",
-                f"--controllers={','.join(_CONTROLLERS)}",
-                "--leader-elect=false",
-                "--bind-address=127.0.0.1",
-                f"--secure-port={port}",
-                f"--service-account-private-key-file={pki / 'sa.key'}",
-                f"--root-ca-file={pki / 'ca.crt'}",
+        manager = self._start(
+            "kube-controller-manager",
+            f"--kubeconfig={self.kubeconfig}",
+            f"--controllers={','.join(_CONTROLLERS)}",
+            "--leader-elect=false",
+            "--bind-address=127.0.0.1",
+            f"--secure-port={port}",
+            f"--root-ca-file={pki / 'ca.crt'}",
+        )
+        self._wait_for_success(manager, "get", "serviceaccount", "default")
+
+    def _start_nodes(self) -> None:
+        port, other = free_ports(2)
+        scheduler = [f"--kubeconfig={self.kubeconfig}", "--leader-elect=false", "--bind-address=127.0.0.1"]
+        self._start("kube-scheduler", *scheduler, f"--secure-port={port}")
+        kwok = [f"--kubeconfig={self.kubeconfig}", f"--config={_STAGES}", "--manage-all-nodes=true"]
+        process = self._start("kwok", *kwok, f"--server-address=127.0.0.1:{other}")
+        nodes = [
+            {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}}
+            for name in (f"node-{number}" for number in range(self._nodes))
+        ]
+        self.kubectl("create", "--filename=-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": nodes}))
+        self._wait_for_success(process, "wait", "--for=condition=Ready", "node", "--all", "--timeout=30s")
+
+    def _wait_for_success(self, process: subprocess.Popen[bytes], *arguments: str, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                self.kubectl(*arguments)
+            except CommandError as error:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    program = Path(str(process.args[0])).name  # type: ignore[index]
+                    tail = "\n".join(self.log_of(program).splitlines()[-20:])
+                    raise CommandError([program], process.returncode or 124, f"{error}\n{tail}") from error
+                time.sleep(0.1)
+            else:
+                return
+
+    def _write_kubeconfig(self, name: str, token: str) -> Path:
+        authority = base64.b64encode((self._folder / "pki" / "ca.crt").read_bytes()).decode()
+        cluster = {"server": self.url, "certificate-authority-data": authority}
+        path = self._folder / f"{name}.kubeconfig"
+        path.write_text(
+            json.dumps(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Config",
+                    "current-context": name,
+                    "contexts": [{"name": name, "context": {"cluster": "bare", "user": name}}],
+                    "clusters": [{"name": "bare", "cluster": cluster}],
+                    "users": [{"name": name, "user": {"token": token}}],
+                }
             )
         )
+        return path

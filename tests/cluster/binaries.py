@@ -16,8 +16,8 @@ _MODULE = cache.RECIPE / "go"
 
 
 def key() -> str:
-    """Changes with every version that the programs are built from."""
-    return cache.fingerprint([_MODULE, cache.RECIPE / "versions.py"])
+    """Changes with everything that the programs are built from."""
+    return cache.fingerprint([_MODULE, *(f"{name} {one.package} {one.variables}" for name, one in PROGRAMS.items())])
 
 
 def folder() -> Path:

@@ -1,6 +1,5 @@
 """Runs programs, and shows people what is being done, how long it takes and how long it usually takes."""
 
-import os
 import subprocess
 import sys
 import threading
@@ -103,11 +102,6 @@ def succeeds(command: Sequence[Argument], *, env: Mapping[str, str] | None = Non
     except (CommandError, OSError):
         return False
     return True
-
-
-def with_path(folder: Path) -> dict[str, str]:
-    """This process's environment with a folder in front of PATH."""
-    return {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
 
 
 def _span(seconds: float) -> str:

@@ -83,7 +83,7 @@ class Docker:
             return
         with relay.egress(init) as proxy:
             names = ("http_proxy", "https_proxy")
-            yield ["--network=host", *(f"--build-arg={name}={proxy}" for name in names)]
+            yield ["--force-rm", "--network=host", *(f"--build-arg={name}={proxy}" for name in names)]
 
 
 def running() -> Docker | None:

@@ -47,8 +47,14 @@ def need_rights() -> None:
 
 def environment() -> dict[str, str]:
     """The environment in which `docker` and `kind` talk to this engine."""
-    env = console.with_path(debian.engine() / "usr/bin")
-    return {**env, "DOCKER_HOST": f"unix://{_socket()}", "DOCKER_BUILDKIT": "0"}  # Debian's has no BuildKit client
+    own = {"DOCKER_HOST": f"unix://{_socket()}", "DOCKER_BUILDKIT": "0"}  # Debian's has no BuildKit client
+    path = os.pathsep.join([str(client()), os.environ.get("PATH", os.defpath)])
+    return {**os.environ, **own, "PATH": path}
+
+
+def client() -> Path:
+    """The folder of the `docker` that fits this engine."""
+    return debian.engine() / "usr" / "bin"
 
 
 def init_pid() -> int | None:
@@ -82,8 +88,8 @@ def stop() -> None:
                 if not _within(20, lambda: init_pid() is None):
                     os.kill(init, signal.SIGKILL)
                     _within(10, lambda: init_pid() is None)
-        _state().unlink(missing_ok=True)
-        _socket().unlink(missing_ok=True)
+        for file in (_state(), _socket(), _settings_file()):
+            file.unlink(missing_ok=True)
 
 
 def listen_outside() -> socket.socket:
@@ -115,12 +121,11 @@ def _start(root: Path) -> None:
     for program in ("unshare", "nsenter", "ip"):
         if not shutil.which(program):
             raise UnavailableError(f"{program} is missing: install Debian's util-linux and iproute2")
-    settings = cache.home() / "dockerd.json"
-    settings.write_text(json.dumps(_settings()))
+    _settings_file().write_text(json.dumps(_settings()))
     namespaces = ["unshare", "--net", "--mount", "--mount-proc", "--pid", "--fork", "--kill-child"]
     with (cache.home() / "dockerd.log").open("w") as log:
         supervisor = subprocess.Popen(
-            [*namespaces, "sh", "-c", _BOOT, "sh", f"--config-file={settings}", f"--host=unix://{_socket()}"],
+            [*namespaces, "sh", "-c", _BOOT, "sh", f"--config-file={_settings_file()}", f"--host=unix://{_socket()}"],
             env=_with_libraries(root),
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -190,3 +195,7 @@ def _socket() -> Path:
 
 def _state() -> Path:
     return cache.home() / "dockerd.pid"
+
+
+def _settings_file() -> Path:
+    return cache.home() / "dockerd.json"

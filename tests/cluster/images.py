@@ -47,7 +47,7 @@ def _make_node(docker: Docker, tag: str) -> None:
         context = Path(folder)
         shutil.copytree(_FOLDER / "node", context, dirs_exist_ok=True)
         with console.step("making the images of what runs in the cluster", 30):
-            _put(context / "bin", ["kube-proxy"])
+            _put(context / "proxy", ["kube-proxy"])
             names = _kubeadm_images()
             docker.build(context, names["kube-proxy"], target="kube-proxy")
             for program, name in names.items():
@@ -73,7 +73,6 @@ def _kubeadm_images() -> dict[str, str]:
 
 
 def _fill(context: Path, pause: str) -> None:
-    (context / "bin" / "kube-proxy").unlink()
     _put(context / "bin", NODE)
     _put(context / "cni", CNI)
     (context / "version").write_text(KUBERNETES)

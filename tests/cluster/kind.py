@@ -45,6 +45,11 @@ class Cluster:
     kubeconfig: Path
 
     @property
+    def programs(self) -> list[Path]:
+        """Folders for PATH, with `kubectl`, `helm`, `kind` and `docker` that fit."""
+        return [binaries.folder(), dockerd.client()] if self.docker.mode is Mode.OFFLINE else [binaries.folder()]
+
+    @property
     def environment(self) -> dict[str, str]:
         """What `kubectl`, `helm`, `docker` and `kind` need in their environment to mean this cluster."""
         env = {**self.docker.environment, **_NETWORK, "KUBECONFIG": str(self.kubeconfig)}
@@ -84,7 +89,7 @@ class Cluster:
         self.docker("kill", node)
 
     def start(self, node: str) -> None:
-        """Bring back a node that was stopped or killed; its GPUs have to be added again."""
+        """Bring back a node that was stopped or killed; pods that were not replaced run again."""
         self.docker("start", node)
 
     def pause(self, node: str) -> None:
@@ -97,11 +102,11 @@ class Cluster:
 
     def disconnect(self, node: str) -> None:
         """Lose every packet from and to a node; its processes and connections live on, as behind a broken switch."""
-        self.docker("exec", node, "sh", "-c", " && ".join(f"iptables -w {rule}" for rule in _cut("-I")))
+        self.docker("exec", node, "sh", "-ec", _cut("-I"))
 
     def reconnect(self, node: str) -> None:
         """End what `disconnect` did."""
-        self.docker("exec", node, "sh", "-c", " && ".join(f"iptables -w {rule}" for rule in _cut("-D")))
+        self.docker("exec", node, "sh", "-ec", _cut("-D"))
 
     def add_gpus(self, node: str, count: int) -> None:
         """Let a node offer GPUs that it does not have: the scheduler counts them, nothing else knows of them."""
@@ -235,8 +240,10 @@ def _need_mounts(cluster: Cluster, mounts: Sequence[Mount]) -> None:
         raise UnavailableError(f"the running cluster does not show {missing[0].host}: take it down first")
 
 
-def _cut(action: str) -> list[str]:
-    return [f"-t raw {action} PREROUTING -i eth0 -j DROP", f"-t mangle {action} POSTROUTING -o eth0 -j DROP"]
+def _cut(action: str) -> str:
+    # Both protocols: a kubelet that is cut off from one goes on over the other.
+    rules = (f"-t raw {action} PREROUTING -i eth0 -j DROP", f"-t mangle {action} POSTROUTING -o eth0 -j DROP")
+    return "\n".join(f"{tool} -w {rule}" for tool in ("iptables", "ip6tables") for rule in rules)
 
 
 def _kubeconfig() -> Path:

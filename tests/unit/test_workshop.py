@@ -1,5 +1,6 @@
-"""The workshop: what `make` prepares before anything else runs."""
+"""The workshop, which `make` prepares before anything else runs, and the example that it trains."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -87,3 +88,17 @@ def test_setup_says_which_step_failed_and_where_the_log_is(setup, tmp_path) -> N
     assert "FAILED" in ended.stderr
     assert "no network" in ended.stderr
     assert str(tmp_path / "home/.cache/swarm-training/setup.log") in ended.stderr
+
+
+def test_the_example_trains_without_a_swarm() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", ROOT / "examples/mnist/train.py", "--epochs", "1"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=100,
+    )
+    assert ended.stderr == ""
+    accuracy = re.search(r"accuracy (\d+\.\d)%", ended.stdout)
+    assert accuracy
+    assert float(accuracy[1]) > 80, ended.stdout

@@ -215,9 +215,13 @@ class Session:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._keep_attached())
         except asyncio.CancelledError:
-            pass
+            self._end(LinkError("the session was closed"))
         except Exception as error:
-            self._inbox.put(_Over(error))
+            self._end(error)
+
+    def _end(self, error: Exception) -> None:
+        self._connection = None
+        self._inbox.put(_Over(error))
 
     def _cancel(self) -> None:
         if self._main is not None:
@@ -231,10 +235,9 @@ class Session:
                 await self._converse()
             except (LinkError, OSError, TimeoutError) as error:
                 log.log(logging.INFO if self._welcomed else logging.DEBUG, "no synchronizer: %s", error)
-            finally:
-                if self._connection is not None:
-                    lost, self._connection, retry = self._connection, None, _FIRST_RETRY
-                    self._inbox.put(_Lost(lost))
+            if self._connection is not None:
+                lost, self._connection, retry = self._connection, None, _FIRST_RETRY
+                self._inbox.put(_Lost(lost))
             # Full jitter, so that a swarm does not come back all at once.
             await asyncio.sleep(random.uniform(0, retry))  # noqa: S311
             retry = min(_LAST_RETRY, retry * 2)

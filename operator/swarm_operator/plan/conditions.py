@@ -58,7 +58,7 @@ def _not_training(view: View, standing: Standing) -> tuple[str, str]:
     """Reason and message, for what holds the job up: the synchronizer, or too few particles."""
     synchronizer, floor = standing.swarm.synchronizer, standing.floor
     if standing.has_run and standing.swarm.report(view) is None:
-        why = words.trouble(view, synchronizer, goes_on=True)
+        why = words.trouble(view, synchronizer)
         if synchronizer.live:
             why = "the new synchronizer has not reported yet"
         return "SynchronizerAbsent", f"{why}; the particles train on by themselves meanwhile"

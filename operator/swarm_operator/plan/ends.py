@@ -41,8 +41,6 @@ class End:
 
     reason: str
     exit_code: int | None = None
-    message: str = ""
-    """Its last words."""
     charged: bool = False
     """Whether it counts against the failure budget."""
     finished: bool = False
@@ -73,7 +71,6 @@ def judge_particle(view: View, member: Member) -> End | None:
     if runs and view.heard and told and not finished and told.silent_seconds >= limit:
         return End(
             reason=Reason.UNRESPONSIVE,
-            message=f"nothing was heard of it for {told.silent_seconds:.0f} s",
             charged=True,
             lived=_lived(view, member),
             seconds_ago=told.silent_seconds,
@@ -137,7 +134,6 @@ def _end(view: View, member: Member, reason: str, *, charged: bool = False, fini
     return End(
         reason=reason,
         exit_code=(0 if exited_0(member) else member.exit_code) if over else None,
-        message=member.message if over else "",
         charged=charged,
         finished=finished,
         lived=_lived(view, member),

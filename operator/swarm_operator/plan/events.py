@@ -92,5 +92,5 @@ def _event(reason: str, message: str, each: Lineage | None = None, *, warning: b
         reason=reason,
         message=message if len(message) <= LONGEST else f"{message[: LONGEST - 2]} …",
         warning=warning,
-        regarding=each.name() if each else "",
+        regarding=each.name if each else "",
     )

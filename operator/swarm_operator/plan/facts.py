@@ -43,7 +43,7 @@ class Member:
     """The same for a person: the scheduler's words, or the last lines of output."""
     node: str = ""
     deleting: bool = False
-    """Its end was asked for, by us or by others."""
+    """Its end was asked for while it lived, by us or by others; it stays so after the end."""
     disrupted: bool = False
     """Ended through no fault of its own: deleted by others, preempted, node lost, `swarm kill`."""
 
@@ -55,7 +55,7 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Observed:
-    """Everything a backend saw of one job at one moment."""
+    """Everything a backend saw of one job at one moment. It may lag, but never goes back behind an earlier one."""
 
     members: tuple[Member, ...] = ()
     report: Report | None = None

@@ -60,11 +60,12 @@ class Lineage:
         """For a person."""
         return f"particle {self.index}" if self.role is Role.PARTICLE else "the synchronizer"
 
-    def name(self, incarnation: int | None = None) -> str:
-        """Of the pod or process of an incarnation, the newest by default."""
-        number = self.attempt.incarnation if incarnation is None else incarnation
-        particle = self.role is Role.PARTICLE
-        return particle_name(self.job, self.index, number) if particle else synchronizer_name(self.job, number)
+    @property
+    def name(self) -> str:
+        """Of the newest incarnation's pod or process."""
+        if self.role is Role.PARTICLE:
+            return particle_name(self.job, self.index, self.attempt.incarnation)
+        return synchronizer_name(self.job, self.attempt.incarnation)
 
     @property
     def newest(self) -> Member | None:
@@ -183,7 +184,7 @@ def _learn(view: View, role: Role, index: int, *, reported_incarnation: int, awa
     if not attempt.quarantined:
         attempt = attempt.model_copy(update={"failures": _recent(view, before.failures)})
     if highest > before.incarnation:
-        update = {"incarnation": highest, "contributed": False, "ended_at": None, "finished": False}
+        update: dict[str, object] = {"incarnation": highest, "contributed": False, "ended_at": None, "finished": False}
         if attempt.quarantined:  # only a resume whose status was lost can have started it
             update |= {"quarantined": False, "failures": ()}
         attempt = attempt.model_copy(update=update)

@@ -28,8 +28,10 @@ def decide(view: View, swarm: Swarm) -> Outcome | None:
     """The end of the job, or None while it goes on."""
     synchronizer = swarm.synchronizer
     if synchronizer.attempt.finished or _finished_while_told_to_stop(view, synchronizer):
+        given_up = sum(particle.attempt.quarantined for particle in swarm.desired)
+        without = f" without {words.count(given_up, 'particle')} that failed too often" if given_up else ""
         return Outcome(
-            state=JobState.COMPLETE, reason="ModelWritten", message="all particles finished and the model is written"
+            state=JobState.COMPLETE, reason="ModelWritten", message=f"the swarm finished{without}; the model is written"
         )
     if impossible := _impossible(view, swarm):
         return impossible
@@ -57,7 +59,7 @@ def _impossible(view: View, swarm: Swarm) -> Outcome | None:
     said = report is not None and report.incarnation == synchronizer.attempt.incarnation
     message = report.message if report is not None and said and report.state is SwarmState.FAILED else None
     if synchronizer.attempt.last_reason == Reason.CANNOT_GO_ON and synchronizer.over:
-        message = message or (synchronizer.end.message if synchronizer.end else "")
+        message = message or words.output(synchronizer)
     elif message is None:
         return None
     return _failed("TrainingFailed", message or "the synchronizer says that training cannot go on; see its log")

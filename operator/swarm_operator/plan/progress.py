@@ -55,9 +55,11 @@ def recover(view: View, swarm: Swarm) -> tuple[Swarm, Recovery]:
 
 def particle_statuses(view: View, standing: Standing) -> tuple[ParticleStatus, ...]:
     """The particles as a person wants to see them."""
-    attached = {each.index for each in standing.attached}
-    best = view.report.best_particle if view.report else None
-    listed = [_status(view, standing, each, each.index in attached, best) for each in standing.swarm.desired]
+    present = {each.index: "Running" for each in standing.attached}
+    present |= {each.index: "Finished" for each in standing.finished}
+    listed = [
+        _status(view, each, present.get(each.index) or _phase(view, standing, each)) for each in standing.swarm.desired
+    ]
     if len(listed) > ALL_LISTED:
         well = ("Running", "Finished")
         listed = [each for each in listed if each.is_best or each.phase not in well]
@@ -65,31 +67,29 @@ def particle_statuses(view: View, standing: Standing) -> tuple[ParticleStatus, .
     return tuple(sorted(listed, key=lambda each: each.index))
 
 
-def _status(view: View, standing: Standing, each: Lineage, attached: bool, best: int | None) -> ParticleStatus:
-    attempt, newest = each.attempt, each.newest
+def _status(view: View, each: Lineage, phase: str) -> ParticleStatus:
+    attempt, newest, report = each.attempt, each.newest, view.report
     reported = view.particles.get(each.index)
-    phase = _phase(view, standing, each, attached=attached)
-    rounds = view.report.round if view.report else 0
+    behind = report.round - reported.last_round if report and reported and reported.last_round else 0
     return ParticleStatus(
         index=each.index,
         incarnation=attempt.incarnation,
-        pod=each.name() if newest else "",
+        pod=each.name if newest else "",
         node=newest.node if newest else "",
         phase=phase,
         failures=len(attempt.failures),
         last_exit_code=attempt.last_exit_code,
         last_reason=newest.reason if phase == "Pending" and newest else attempt.last_reason,
         step=reported.step if reported else 0,
-        staleness_rounds=max(0, rounds - reported.last_round) if reported and attached and reported.last_round else 0,
+        staleness_rounds=max(0, behind) if phase == "Running" else 0,
         loss=reported.loss if reported else None,
-        is_best=best == each.index,
+        is_best=report is not None and report.best_particle == each.index,
     )
 
 
-def _phase(view: View, standing: Standing, each: Lineage, *, attached: bool) -> str:
+def _phase(view: View, standing: Standing, each: Lineage) -> str:
+    """Of one that is neither attached nor finished."""
     attempt, newest = each.attempt, each.newest
-    if attempt.finished:
-        return "Finished"
     if attempt.quarantined:
         return "Quarantined"
     if standing.outcome or view.job.spec.suspend:
@@ -100,8 +100,6 @@ def _phase(view: View, standing: Standing, each: Lineage, *, attached: bool) -> 
         return "Pending"
     if newest.ended_phase:
         return "Exited"
-    if attached:
-        return "Running"
     detached = each.reported is not None and each.reported.presence is Presence.DETACHED
     return "Detached" if detached or attempt.contributed else "Starting"
 

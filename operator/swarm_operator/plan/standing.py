@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
+from swarm_api.report import Presence
 from swarm_api.status import JobState, ParticleCounts
 from swarm_operator.plan.facts import Phase
 from swarm_operator.plan.lineage import Lineage
@@ -30,6 +31,7 @@ class Standing:
     floor: int
     attached: tuple[Lineage, ...]
     finished: tuple[Lineage, ...]
+    """Trained to the end; the process of one may still run."""
     running: tuple[Lineage, ...]
     """Their process runs."""
     absent: tuple[Lineage, ...]
@@ -39,7 +41,10 @@ class Standing:
     def of(cls, view: View, swarm: Swarm, outcome: Outcome | None) -> Self:
         """Sort the particles."""
         attached = swarm.attached(view)
-        finished = _those(swarm, lambda each: each.attempt.finished)
+        complete = outcome is not None and outcome.state is JobState.COMPLETE
+        finished = _those(
+            swarm, lambda each: each.attempt.finished or (_said_finished(each) and (complete or not each.over))
+        )
         present = {each.index for each in (*attached, *finished)}
         return cls(
             swarm=swarm,
@@ -87,6 +92,11 @@ class Standing:
 
 def _those(swarm: Swarm, belongs: Callable[[Lineage], bool]) -> tuple[Lineage, ...]:
     return tuple(each for each in swarm.desired if belongs(each))
+
+
+def _said_finished(each: Lineage) -> bool:
+    """Whether the report calls it finished, though its process may have yet to exit."""
+    return each.reported is not None and each.reported.presence is Presence.FINISHED
 
 
 def _runs(each: Lineage) -> bool:

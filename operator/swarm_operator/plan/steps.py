@@ -5,7 +5,7 @@ from typing import Final
 
 from swarm_api.status import JobState
 from swarm_operator.plan.actions import Action, Create, Delete
-from swarm_operator.plan.ends import Reason
+from swarm_operator.plan.ends import INTENDED, Reason
 from swarm_operator.plan.facts import Member
 from swarm_operator.plan.lineage import Lineage
 from swarm_operator.plan.outcome import Outcome
@@ -14,6 +14,11 @@ from swarm_operator.plan.view import View
 
 KEPT: Final = 2
 """Ended members that are kept of each lineage, for their logs."""
+_WHY: Final[dict[str, str]] = {
+    Reason.UNRESPONSIVE: "nothing is heard of it",
+    Reason.SUSPENDED: "the job is suspended",
+    Reason.SCALED_DOWN: "replicas was lowered",
+}
 
 
 def steps(view: View, swarm: Swarm, outcome: Outcome | None) -> tuple[Action, ...]:
@@ -54,18 +59,15 @@ def _start(view: View, each: Lineage) -> Iterator[Action]:
 
 
 def _ends(each: Lineage) -> Iterator[Action]:
-    """Ends of what lives and should not: told to stop, silent, or fenced off by a newer incarnation."""
+    """Ends of what lives and should not: fenced off by a newer incarnation, told to stop, or counted as lost."""
     for member in each.lingering:
         if member.deleting or member.incarnation > each.before.incarnation:
             continue
         if member.incarnation < each.attempt.incarnation:
             yield _delete(member, "a newer incarnation took its place", graceful=False)
-        elif each.attempt.last_reason == Reason.UNRESPONSIVE and each.over:
-            yield _delete(member, "nothing is heard of it", graceful=False)
-        elif each.attempt.last_reason == Reason.SUSPENDED and each.over:
-            yield _delete(member, "the job is suspended")
-        elif each.attempt.last_reason == Reason.SCALED_DOWN and each.over:
-            yield _delete(member, "replicas was lowered")
+        elif each.over:
+            reason = each.attempt.last_reason
+            yield _delete(member, _WHY.get(reason, "it was counted as lost"), graceful=reason in INTENDED)
 
 
 def _clean(each: Lineage) -> Iterator[Action]:

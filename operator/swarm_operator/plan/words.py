@@ -70,18 +70,23 @@ def budget_spent(view: View, each: Lineage) -> str:
 
 def last_words(each: Lineage) -> str:
     """The end of its output on lines of their own, where it is known."""
-    message = each.end.message if each.end else (each.newest.message if each.newest else "")
-    return f":\n{message.strip()[-TAIL:]}" if message.strip() else ""
+    said = output(each)
+    return f":\n{said}" if said else ""
 
 
-def trouble(view: View, each: Lineage, *, goes_on: bool) -> str:
-    """Why this one does not train now; goes_on: whether the job does, so that it will be replaced."""
+def output(each: Lineage) -> str:
+    """The end of what the newest incarnation said before it ended."""
+    return each.newest.message.strip()[-TAIL:] if each.newest and each.newest.ended_phase else ""
+
+
+def trouble(view: View, each: Lineage) -> str:
+    """Why this one does not train now, and what comes next."""
     attempt, newest = each.attempt, each.newest
     if attempt.quarantined:
         return f"{each.who} is given up: {budget_spent(view, each).removeprefix(each.who).strip()}"
     if each.over:
         told = f"{each.who} {ending(each)}{_again(view, each)}"
-        if not (goes_on and each.replaceable):
+        if not each.replaceable:
             return told
         return f"{told}, next start after {max(1, round(each.pause))} s" if each.pause else f"{told} and starts again"
     if newest is None:
@@ -96,12 +101,12 @@ def trouble(view: View, each: Lineage, *, goes_on: bool) -> str:
     return f"{each.who} starts" if attempt.incarnation == 1 else f"{each.who} starts again"
 
 
-def troubles(view: View, lineages: Sequence[Lineage], *, goes_on: bool = True) -> str:
+def troubles(view: View, lineages: Sequence[Lineage]) -> str:
     """The same for several, the gravest first; those that say the same are put together."""
     ranked = sorted(lineages, key=lambda each: (not each.attempt.quarantined, not each.over, each.index))
     told: dict[tuple[Role, str], list[Lineage]] = {}
     for each in ranked:
-        sentence = trouble(view, each, goes_on=goes_on)
+        sentence = trouble(view, each)
         told.setdefault((each.role, sentence.removeprefix(each.who)), []).append(each)
     shown = [f"{_names(group)}{rest}" for (_, rest), group in list(told.items())[:NAMED]]
     more = sum(len(group) for group in list(told.values())[NAMED:])

@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 import time
+import weakref
 
+import numpy as np
 import pytest
 import torch
 
@@ -205,3 +208,43 @@ def test_garbage_is_a_link_error(kind: LinkKind, garbage: bytes) -> None:
                 await receive(one)
 
     asyncio.run(exchange())
+
+
+def test_a_peer_that_never_opens_its_end_is_a_timeout(kind: LinkKind) -> None:
+    async def receive(sock: socket.socket) -> None:
+        link = await open_link(kind, sock, SYNCHRONIZER_RANK, progress_seconds=0.3)
+        await link.recv(torch.zeros(3))
+
+    async def exchange() -> None:
+        with sockets() as (one, _):
+            began = time.monotonic()
+            with pytest.raises(LinkTimeoutError):
+                await receive(one)
+            assert 0.29 < time.monotonic() - began < 1.5
+            await asyncio.sleep(0.05)
+            assert one.fileno() < 0, "the link has closed its socket"
+
+    asyncio.run(exchange())
+
+
+def test_a_failed_transfer_holds_on_to_no_tensor(kind: LinkKind) -> None:
+    async def fail(link: Link) -> list[weakref.ref[object]]:
+        memories = [np.zeros(BIG, np.float32), np.zeros(BIG, np.float32)]
+        transfers = [link.recv(torch.from_numpy(memories[0])), link.send(torch.from_numpy(memories[1]))]
+        asyncio.get_running_loop().call_later(0.05, link.close)
+        for outcome in await asyncio.gather(*transfers, return_exceptions=True):
+            assert isinstance(outcome, LinkError)
+        return [weakref.ref(memory) for memory in memories]
+
+    async def exchange() -> None:
+        async with linked(kind) as (synchronizer, _):
+            held = await fail(synchronizer)
+            while any(memory() is not None for memory in held):  # noqa: ASYNC110  # gloo's threads let go a little later
+                await asyncio.sleep(0.01)
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(asyncio.wait_for(exchange(), 5))
+    finally:
+        gc.enable()

@@ -23,6 +23,17 @@ def test_a_finished_particle_is_present_for_good_and_never_started_again():
     assert world.status.particle_statuses[1].phase == "Finished"
 
 
+def test_a_particle_that_finished_is_present_while_its_process_still_has_something_to_do():
+    world = a_training_world(replicas=2)
+    world.step()
+    world.attach(1, presence=Presence.FINISHED)
+    world.step()
+    assert not world.attempt(1).finished
+    assert world.status.state is JobState.RUNNING
+    assert world.status.particle_statuses[1].phase == "Finished"
+    assert world.condition("Running").message == "1 of 2 particles trains and 1 has finished"
+
+
 def test_finished_in_the_report_is_not_enough_without_exit_0():
     world = a_training_world()
     world.attach(1, presence=Presence.FINISHED)
@@ -76,6 +87,8 @@ def test_a_job_is_complete_when_its_synchronizer_exits_0(report):
     assert world.condition("Complete").status == "True"
     assert world.status.completion_time == "2026-03-01T12:02:00.000000Z"
     assert deleted(made) == [(3, 1)]
+    assert world.status.particles.ready == 4
+    assert {particle.phase for particle in world.status.particle_statuses} == {"Finished"}
     assert all(action.graceful for action in made.actions)
     assert len(world.told("JobComplete")) == 1
 

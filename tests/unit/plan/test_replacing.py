@@ -155,6 +155,17 @@ def test_a_replacement_that_only_the_report_knows_is_not_replaced_again():
     assert made.actions == ()
 
 
+def test_one_counted_as_lost_that_comes_into_sight_alive_is_ended_even_while_suspended():
+    world = a_world(replicas=1)
+    unseen = world.observed()
+    world.step()
+    world.run(SYNCHRONIZER, 0)
+    world.attach(0, presence=Presence.DETACHED)
+    world.spec(suspend=True)
+    world.remember(plan(world.job, replace(unseen, report=world.report()), world.now))
+    assert (0, 1) in deleted(world.step())
+
+
 def test_one_fenced_off_by_a_newer_incarnation_is_killed_once_the_status_knows_the_newer():
     world = a_training_world()
     world.apply(created_elsewhere(2, 2))

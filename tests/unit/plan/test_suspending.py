@@ -70,18 +70,35 @@ def test_a_resume_with_a_broken_script_is_judged_like_a_new_start():
     assert world.condition("Failed").reason == "NeverAttached"
 
 
-def test_a_resume_whose_status_was_lost_can_be_suspended_again():
-    world = a_training_world(replicas=3, policy={"maxFailuresPerParticle": 0})
-    world.finish(0)
-    world.end(1, 1)
-    world.step()
+def resumed_without_a_status(world):
+    """The operator ended between its first starts after a suspension and the write of the status."""
+    world.spec(suspend=True)
+    world.end(SYNCHRONIZER, -9)
     suspend(world)
     world.spec(suspend=False)
     for action in world.plan().actions:
         world.apply(action)
     world.spec(suspend=True)
-    suspend(world)
-    assert not any(not member.ended_phase for member in world.members.values())
+    return world
+
+
+def test_what_started_before_the_status_was_lost_can_be_suspended_again():
+    world = a_training_world(replicas=1)
+    world.finish(0)
+    world.step()
+    suspend(resumed_without_a_status(world))
+    assert all(member.ended_phase for member in world.members.values())
+
+
+def test_what_started_before_the_status_was_lost_is_no_longer_given_up():
+    world = a_training_world(replicas=2, policy={"maxFailuresPerParticle": 0})
+    world.end(1, 1)
+    world.step()
+    resumed_without_a_status(world).step()
+    world.spec(suspend=False)
+    world.step()
+    assert world.status.particles.quarantined == 0
+    assert world.attempt(1).failures == ()
 
 
 def test_a_job_may_be_born_suspended():

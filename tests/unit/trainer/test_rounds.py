@@ -144,16 +144,27 @@ def test_one_that_needs_longer_for_a_period_than_the_grace_allows_merges_when_it
     play(rounds, 0, 1, at=6.0)
 
 
-def test_min_replicas_of_those_that_deliver_are_needed_even_if_nobody_else_is_waited_for() -> None:
+def test_below_min_replicas_a_frozen_member_costs_one_deadline_and_then_pushes_are_held_at_once() -> None:
     rounds = rounds_of(2, min_replicas=2)
     rounds.deliver(0, 0.0)
-    assert end(rounds, DEADLINE) == Hold((0,))  # 1 is frozen: this costs one deadline,
+    assert end(rounds, DEADLINE) == Hold((0,))
+    assert (rounds.present, rounds.alive) == (2, 1)
     rounds.deliver(0, 40.0)
-    assert end(rounds, 40.0) == Hold((0,))  # and nothing from then on.
+    assert end(rounds, 40.0) == Hold((0,))
     rounds.deliver(1, 41.0)
     assert rounds.decide(41.0) == Wait(41.0 + DEADLINE)
     rounds.deliver(0, 42.0)
     assert end(rounds, 42.0) == Commit((0, 1))
+
+
+def test_a_slow_member_counts_as_alive_so_the_fast_one_commits_without_it() -> None:
+    rounds = rounds_of(2, min_replicas=2)
+    play(rounds, 0, 1, at=1.0)
+    rounds.deliver(0, 2.0)
+    assert rounds.decide(4.9) == Wait(2.0 + DEADLINE)
+    rounds.deliver(1, 5.0)
+    assert end(rounds, 5.0) == Commit((0, 1))
+    play(rounds, 0, at=6.0)
 
 
 def test_what_arrives_while_a_round_is_merged_opens_the_next() -> None:

@@ -9,6 +9,8 @@ from typing import Protocol
 
 import torch
 
+from swarm_trainer.errors import LinkError
+
 SYNCHRONIZER_RANK = 0
 PARTICLE_RANK = 1
 
@@ -35,3 +37,8 @@ class Link(Protocol):
     def close(self) -> None:
         """End it; sends and receives under way fail at once with LinkError. May be called twice."""
         ...
+
+
+def again(error: LinkError) -> LinkError:
+    """The same error to be raised once more; who raises one adds frames to it, and frames hold tensors alive."""
+    return type(error)(*error.args)

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch.distributed import Store  # type: ignore[attr-defined]
 
 from swarm_trainer.errors import LinkError, LinkTimeoutError
-from swarm_trainer.links.base import Link
+from swarm_trainer.links.base import Link, again
 from swarm_trainer.links.frame import Header, check_tensor
 from swarm_trainer.links.side_channel import SideChannel
 from swarm_trainer.links.tuning import tune
@@ -81,13 +81,12 @@ class GlooLink(Link):
                 self._side.acknowledge()
 
     def close(self) -> None:
-        """Cancel what is posted; gloo may still write to a tensor for some milliseconds."""
+        """In the link's event loop: cancel what is posted. gloo may still write to a tensor for some milliseconds."""
         self._side.end(LinkError("the link was closed"))
 
     def _usable(self) -> dist.ProcessGroup:
         if self._group is None or self._side.ended.done():
-            error = self._side.ended.result()
-            raise type(error)(*error.args)
+            raise again(self._side.ended.result())
         return self._group
 
     async def _hear(self, words: asyncio.Queue[_T]) -> _T:
@@ -102,7 +101,7 @@ class GlooLink(Link):
         loop = asyncio.get_running_loop()
         failure = await self._side.unless_ended(loop.run_in_executor(_waiters, self._wait_for, operation, pieces))
         if failure:
-            raise failure
+            raise again(failure)
 
     def _wait_for(
         self, operation: Callable[[list[torch.Tensor], int, int], dist.Work], pieces: tuple[torch.Tensor, ...]
@@ -124,7 +123,7 @@ class GlooLink(Link):
         try:
             yield
         except LinkError as error:
-            self._side.end(error.with_traceback(None))
+            self._side.end(error)
             raise
         except asyncio.CancelledError:
             self.close()
@@ -156,6 +155,9 @@ async def open_gloo(sock: socket.socket, rank: int, *, progress_seconds: float) 
         group = await side.unless_ended(making)
     except asyncio.CancelledError:
         side.end(LinkError("the link was given up while it was made"))
+        raise
+    except LinkError as error:
+        side.end(error)
         raise
     except RuntimeError as error:
         failure = LinkError(f"gloo: {str(error).splitlines()[0]}")

@@ -9,7 +9,7 @@ import torch
 from swarm_trainer.errors import LinkError
 from swarm_trainer.links.frame import HEADER_BYTES, Header, memory
 
-_PIECE = 1 << 20
+_PIECE = 4 << 20
 """Most bytes of one system call."""
 _MARK = 1 << 20
 """While so many bytes of a tensor are missing, the loop is woken only for so many."""

@@ -7,6 +7,7 @@ from enum import IntEnum
 from typing import TypeVar
 
 from swarm_trainer.errors import LinkError, LinkTimeoutError
+from swarm_trainer.links.base import again
 from swarm_trainer.links.frame import HEADER_BYTES, Header
 from swarm_trainer.links.peer_store import PeerStore
 
@@ -54,7 +55,7 @@ class SideChannel:
     def end(self, error: LinkError) -> None:
         """Cut the connection and free all who wait; the first reason stays."""
         if not self.ended.done():
-            self.ended.set_result(error)
+            self.ended.set_result(again(error))
             self.store.fail(error)
             self._listening.cancel()
             self._writer.transport.abort()
@@ -81,8 +82,8 @@ class SideChannel:
                 return waiting.result()
         finally:
             waiting.cancel()
-        error = self.ended.result()
-        raise type(error)(*error.args)
+            del waiting, result  # else its error would hold this frame, and it the error
+        raise again(self.ended.result())
 
     def _publish(self, key: str, value: bytes) -> None:
         self._loop.call_soon_threadsafe(self._say, _Word.ENTRY, key.encode() + b"\0" + value)

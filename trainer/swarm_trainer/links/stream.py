@@ -11,10 +11,11 @@ from concurrent.futures import Future
 import torch
 
 from swarm_trainer.errors import LinkError, LinkTimeoutError
+from swarm_trainer.links.base import again
 from swarm_trainer.links.lanes import Incoming, Lane, Outgoing, Transfer
 from swarm_trainer.links.tuning import tune
 
-_TURN = 4 << 20
+_TURN = 8 << 20
 """Bytes after which a stream lets the loop go on to the next one."""
 
 
@@ -169,8 +170,7 @@ class FramedStream:
             transfer.done.set_result(None)
         for transfer in failed:
             assert self._error
-            # One error for each: whoever raises it adds its own traceback, and the frames in it hold tensors.
-            transfer.done.set_exception(type(self._error)(*self._error.args))
+            transfer.done.set_exception(again(self._error))
 
     def _in_loop(self, call: Callable[[], None]) -> None:
         if in_loop(self.loop):

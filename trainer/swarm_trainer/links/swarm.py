@@ -39,6 +39,8 @@ class SwarmLink(Link):
             # Half a tensor is on its way: the stream cannot be used again.
             self.close()
             raise
+        finally:
+            del work  # else the error would hold this frame, and it the error
 
 
 async def open_swarm(sock: socket.socket, rank: int, *, progress_seconds: float) -> SwarmLink:

@@ -81,6 +81,8 @@ class SwarmWork(dist.Work):
             self.completion.result(seconds)
         except TimeoutError:
             raise LinkTimeoutError(f"not done after {seconds} s; the operation goes on") from None
+        finally:
+            del self  # else the error would hold this frame, and it the error
         return True
 
     def is_completed(self) -> bool:

@@ -58,9 +58,9 @@ class Commits:
         decision = swarm.rounds.decide(time.monotonic())
         match decision:
             case Wait():
-                present, least = swarm.rounds.present, swarm.settings.min_replicas
-                swarm.state = SwarmState.WAITING if present < least else SwarmState.TRAINING
-                swarm.message = f"{present} of at least {least} particles" if present < least else ""
+                alive, least = swarm.rounds.alive, swarm.settings.min_replicas
+                swarm.state = SwarmState.WAITING if alive < least else SwarmState.TRAINING
+                swarm.message = f"{alive} of at least {least} particles" if alive < least else ""
                 await swarm.sleep(decision.until if swarm.rounds.open else time.monotonic() + _IDLE_SECONDS)
             case Hold():
                 self._hold(decision)

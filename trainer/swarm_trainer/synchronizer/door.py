@@ -76,11 +76,6 @@ class Door:
             for task in self._tasks:
                 task.cancel()
 
-    @property
-    def incarnations(self) -> dict[int, Identity]:
-        """The newest identity seen of each index."""
-        return dict(self._newest)
-
     async def _enter(self, channel: Channel, gate: asyncio.Semaphore) -> None:
         try:
             try:
@@ -97,12 +92,12 @@ class Door:
                 await self._bring_link(channel, hello.identity)
             else:
                 await self._bring_control(channel, hello.identity)
-        except (LinkError, TimeoutError) as error:
+        except (LinkError, OSError, TimeoutError) as error:
             log.info("connection refused: %s", error or "the handshake took too long")
+        except Exception:
+            log.exception("a connection ended by an error of the synchronizer")
+        finally:
             channel.close()
-        except asyncio.CancelledError:
-            channel.close()
-            raise
 
     def _refusal(self, identity: Identity) -> tuple[str, str] | None:
         if identity.job_uid != self._job_uid:

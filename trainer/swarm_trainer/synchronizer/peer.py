@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from swarm_trainer.links.base import Link
 from swarm_trainer.wire.auth import Identity
 from swarm_trainer.wire.channel import Channel
-from swarm_trainer.wire.messages import Attach, FromParticle, Progress, Push
+from swarm_trainer.wire.messages import Attach, FromParticle, Push
 from swarm_trainer.wire.transfer import recv_tensors, send_tensors
 
 
@@ -33,10 +33,6 @@ class Peer:
         self.push: Push | None = None
         """The push that waits for an answer; its tensors are in `staged`."""
         self.staged: dict[str, torch.Tensor] = {}
-        self.progress = Progress()
-        self.attached_time = time.time()
-        self.bytes_received = 0
-        self.bytes_sent = 0
 
     @property
     def index(self) -> int:
@@ -81,12 +77,10 @@ class Peer:
 
         self._busy += 1
         try:
-            tensors = await recv_tensors(self._link, names, room_for)
+            return await recv_tensors(self._link, names, room_for)
         finally:
             self._busy -= 1
             self._heard = time.monotonic()
-        self.bytes_received += sum(tensor.nbytes for tensor in tensors.values())
-        return tensors
 
     async def say(self, message: BaseModel, tensors: Mapping[str, torch.Tensor] | None = None) -> None:
         """Send a message and the tensors it announces, one message at a time.
@@ -101,7 +95,7 @@ class Peer:
             await self._channel.send(message)
             self._busy += 1
             try:
-                self.bytes_sent += await send_tensors(self._link, tensors)
+                await send_tensors(self._link, tensors)
             finally:
                 self._busy -= 1
 

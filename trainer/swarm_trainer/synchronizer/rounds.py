@@ -1,16 +1,19 @@
 """When a round commits, and with whom: a pure state machine over events and a clock.
 
-A round opens with its first delivery. It ends when everyone who is expected has delivered; or with a quorum of the
-members once the grace is over; or at the deadline. It then commits if at least minReplicas delivered or finished,
-else its pushes are held: those particles train on. Nobody is waited for who has not kept the pace: a newcomer is
-expected only after its first delivery, a member that missed the end of a round only after its next one, and only
-while it needs no longer for a period than the others and the grace. Whoever delivers is merged in the round that its
-push reaches, so a slow particle loses nothing and slows nobody.
+A round opens with its first delivery. It commits when everyone who is expected has delivered; or with a quorum of
+the members once the grace is over; or at the deadline; the last two with at least minReplicas, else its pushes are
+held. Nobody is waited for who has not kept the pace: a newcomer is expected only after its first delivery, a member
+that missed the end of a round only after its next one, and only while it needs no longer for a period than the usual
+one and the grace. Whoever delivers is merged in the round that its push reaches, so a slow particle loses nothing and
+slows nobody.
+
+While fewer than minReplicas are alive every push is held at once: those particles train on by themselves. Alive is
+who finished or is attached, unless a round ended without its push and it has been silent since.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import median_low
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +39,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Fewer than minReplicas are there to merge: tell these to train on, their pushes are not merged."""
+    """Fewer than minReplicas are there: tell these to train on, their pushes are not merged."""
 
     contributors: tuple[int, ...]
 
@@ -59,6 +62,8 @@ _TOLERANCE = 1.25
 @dataclass(slots=True)
 class _Member:
     expected: bool = False
+    overdue: bool = False
+    """A round ended without its push, and it has not delivered since: it may be frozen."""
     finished: bool = False
     answered: float | None = None
     """When its last push was answered: its period starts there."""
@@ -98,17 +103,23 @@ class Rounds:
             self._size_at_opening = self._training
         if member.answered is not None:
             member.period = now - member.answered
+        member.overdue = False
         self._delivered[index] = now
 
     def excuse(self, index: int, now: float) -> None:
         """A member's push was refused: it starts a new period, and the open round does not wait for that."""
         member = self._members[index]
-        member.expected, member.answered = False, now
+        member.expected, member.overdue, member.answered = False, False, now
 
     @property
     def present(self) -> int:
         """Particles attached or finished."""
         return len(self._members)
+
+    @property
+    def alive(self) -> int:
+        """Those of them that are not overdue."""
+        return sum(not member.overdue for member in self._members.values())
 
     @property
     def open(self) -> bool:
@@ -120,15 +131,14 @@ class Rounds:
         if not self._delivered:
             return Wait()
         everyone = tuple(sorted(self._delivered))
-        if self.present < self.pace.min_replicas:
+        if self.alive < self.pace.min_replicas:
             return Hold(everyone)
         if not self.pace.barrier:
             return Commit((min(self._delivered, key=lambda index: self._delivered[index]),))
-        finished = self.present - self._training
-        enough = len(everyone) + finished >= self.pace.min_replicas
         if all(index in self._delivered for index in self._expected()):
-            return Commit(everyone) if enough else Hold(everyone)
+            return Commit(everyone)
         opened = min(self._delivered.values())
+        enough = len(everyone) + self.present - self._training >= self.pace.min_replicas
         quorum = len(everyone) >= self.pace.quorum_of(self._size_at_opening)
         graced, due = opened + self._grace(), opened + self.pace.deadline
         if enough and ((quorum and now >= graced) or now >= due):
@@ -146,9 +156,9 @@ class Rounds:
             if len(arrivals) > 1 and isinstance(decision, Commit):
                 spread = max(arrivals) - min(arrivals)
                 self._usual_spread = _SPREAD_MEMORY * self._usual_spread + (1 - _SPREAD_MEMORY) * spread
-            for index in expected:
-                if index not in self._delivered:
-                    self._members[index].expected = False
+            if self.alive >= self.pace.min_replicas:
+                for index in set(expected) - self._delivered.keys():
+                    self._members[index].expected, self._members[index].overdue = False, True
             for index in contributors:
                 self._members[index].expected = True
         for index in contributors:
@@ -161,15 +171,15 @@ class Rounds:
         return sum(not member.finished for member in self._members.values())
 
     def _expected(self) -> list[int]:
-        candidates = {
-            index: member for index, member in self._members.items() if member.expected and not member.finished
-        }
-        periods = [member.period for member in candidates.values() if member.period is not None]
-        if not periods:
-            return list(candidates)
-        usual = median(periods)
+        training = {index: member for index, member in self._members.items() if not member.finished}
+        periods = [member.period for member in training.values() if member.period is not None]
+        usual = median_low(periods) if periods else 0.0
         longest = max(_TOLERANCE * usual, usual + self._grace())
-        return [index for index, member in candidates.items() if member.period is None or member.period <= longest]
+        return [
+            index
+            for index, member in training.items()
+            if member.expected and (member.period is None or member.period <= longest)
+        ]
 
     def _grace(self) -> float:
         return max(_LEAST_GRACE, 2 * self._usual_spread) if self.pace.grace is None else self.pace.grace

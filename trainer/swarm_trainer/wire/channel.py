@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import socket
 import struct
 from typing import Final, TypeVar
@@ -61,8 +60,8 @@ class Channel:
             raise LinkError(msg)
         body = await self._exactly(length)
         try:
-            return kind.model_validate(json.loads(body))
-        except (ValueError, ValidationError) as error:
+            return kind.model_validate_json(body)
+        except ValidationError as error:
             msg = f"control channel: not a {kind.__name__}: {error}"
             raise LinkError(msg) from error
 

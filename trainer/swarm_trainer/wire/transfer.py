@@ -7,17 +7,14 @@ import torch
 from swarm_trainer.links.base import Link
 
 
-async def send_tensors(link: Link, tensors: Mapping[str, torch.Tensor]) -> int:
-    """Send them in the mapping's order; returns the bytes sent.
+async def send_tensors(link: Link, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Send them in the mapping's order.
 
     Raises:
         LinkError: The link broke.
     """
-    sent = 0
     for tensor in tensors.values():
         await link.send(tensor)
-        sent += tensor.nbytes
-    return sent
 
 
 async def recv_tensors(

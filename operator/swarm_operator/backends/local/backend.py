@@ -18,8 +18,9 @@ from swarm_operator.backends.local.folder import RunFolder, replace
 from swarm_operator.backends.local.keeper import adopt_orphans, descendants, kill_all
 from swarm_operator.backends.local.machine import VISIBLE, Gpus, cores, detect_gpus
 from swarm_operator.backends.local.process import Process
-from swarm_operator.backends.local.report import ReportReader
+from swarm_operator.backends.local.report import fetch
 from swarm_operator.backends.local.template import Recipes
+from swarm_operator.backends.report import ReportReader
 from swarm_operator.plan.actions import Action, Create, Delete
 from swarm_operator.plan.facts import Member, Observed, Role
 
@@ -52,7 +53,9 @@ class LocalBackend:
         self._gpus = Gpus(detect_gpus() if recipes.gpus_matter else ())
         self._threads = max(1, cores() // job.spec.particles.replicas)
         self._processes: dict[str, Process] = {}
-        self._reader = ReportReader(token, job.metadata.uid, self._report_address, self._tell)
+        self._reader = ReportReader(
+            lambda address: asyncio.to_thread(fetch, address, token, job.metadata.uid), self._report_address, self._tell
+        )
         self._settings = ""
         self._recorded = ""
         self._closing = False

@@ -16,12 +16,10 @@ from swarm_api.job import PodTemplate, SwarmTrainingJob
 from swarm_api.names import TRAINER_CONTAINER
 from swarm_operator.backends.local.child import Launch
 from swarm_operator.backends.local.pod import Container, EnvironmentVariable, PodSpec
+from swarm_operator.backends.training import SYNCHRONIZER_COMMAND, training_container
 from swarm_operator.plan.facts import Role
 
 GPU: Final = "nvidia.com/gpu"
-SYNCHRONIZER: Final = ("python", "-m", "swarm_trainer.synchronizer")
-"""What a synchronizer runs, unless its template has a command."""
-
 _REFERENCE = re.compile(r"\$(?:\$|\(([-._a-zA-Z][-._a-zA-Z0-9]*)\))")
 
 
@@ -89,7 +87,7 @@ class Recipes:
 def read(job: SwarmTrainingJob, folder: Path) -> Recipes:
     """Read both templates; `folder` is where the manifest lies."""
     particle = _Reader(("spec", "particles", "template"), folder, ())
-    synchronizer = _Reader(("spec", "synchronizer", "template"), folder, SYNCHRONIZER)
+    synchronizer = _Reader(("spec", "synchronizer", "template"), folder, SYNCHRONIZER_COMMAND)
     return Recipes(
         particle=particle.read(job.spec.particles.template),
         synchronizer=synchronizer.read(job.spec.synchronizer.template),
@@ -129,11 +127,9 @@ class _Reader:
         return self._recipe(pod, container, ("containers", position))
 
     def _choose(self, pod: PodSpec) -> tuple[int, Container] | None:
-        if len(pod.containers) == 1:
-            return 0, pod.containers[0]
-        for position, container in enumerate(pod.containers):
-            if container.name == TRAINER_CONTAINER:
-                return position, container
+        position = training_container([container.name for container in pod.containers])
+        if position is not None:
+            return position, pod.containers[position]
         self._problem(("containers",), f"one of them must be named {TRAINER_CONTAINER}: the one that trains")
         return None
 

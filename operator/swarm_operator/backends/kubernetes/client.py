@@ -1,0 +1,285 @@
+"""The API server in dicts: over the official client, but not its models, which drop fields that they do not know."""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client.rest import RESTClientObject
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+
+from swarm_api.names import GROUP, PLURAL, VERSION
+
+JOBS: Final = f"apis/{GROUP}/{VERSION}"
+CORE: Final = "api/v1"
+TIMEOUT: Final = 30.0
+"""Seconds that a request may take, all its tries apart."""
+PATIENCE: Final = 5
+"""Tries of a request that the server is too busy for."""
+LONGEST_PAUSE: Final = 10.0
+"""Seconds between two of them."""
+PAGE: Final = 250
+"""Objects in one answer to a list."""
+
+_IDLE_SECONDS: Final = 80.0
+"""A connection is kept for so long: the server closes it after 90 s, and a new one costs a TLS handshake."""
+_CONNECTIONS: Final = 64
+
+
+class ApiError(Exception):
+    """The API server refused, or was not reached (status 0)."""
+
+    def __init__(self, status: int, reason: str, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(f"{message} ({reason or 'HTTP'} {status})" if status else message)
+        self.status = status
+        self.reason = reason
+        """Kubernetes' own word: AlreadyExists, Invalid ..."""
+        self.message = message
+        """For a person."""
+        self.retry_after = retry_after
+        """Seconds that the server asks for; 0: it does not."""
+
+    @property
+    def final(self) -> bool:
+        """Whether the same request would be refused again, as far as one can tell."""
+        return 400 <= self.status < 500 and self.status not in (401, 408, 409, 410, 429)
+
+
+class LoginError(Exception):
+    """No cluster can be found or entered; the message says what to set."""
+
+
+class _Connections(RESTClientObject):
+    def _create_connector(self) -> aiohttp.TCPConnector:
+        return aiohttp.TCPConnector(ssl=self.ssl_context, limit=_CONNECTIONS, keepalive_timeout=_IDLE_SECONDS)
+
+
+class Client:
+    """Requests by verb and path. One event loop; close it at the end."""
+
+    def __init__(
+        self, configuration: Configuration, login: Callable[[Configuration], Any], told: Callable[[str, int], None]
+    ) -> None:
+        """`login` fills in the configuration again; `told` hears verb and status code of every answer."""
+        self._configuration = configuration
+        self._login = login
+        self._told = told
+        self._api = ApiClient(configuration)
+        self._api.rest_client = _Connections(configuration)
+
+    @classmethod
+    async def connect(
+        cls, kubeconfig: str | None = None, told: Callable[[str, int], None] = lambda _verb, _code: None
+    ) -> "Client":
+        """By this kubeconfig, else by the pod's service account, else by the user's own kubeconfig.
+
+        Raises:
+            LoginError: none of these is there or valid.
+        """
+        login = _login(kubeconfig)
+        configuration = Configuration()
+        await login(configuration)
+        return cls(configuration, login, told)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._api.close()
+
+    async def configuration(self) -> Configuration:
+        """How to log in, read again; for whoever keeps connections of its own."""
+        await self._login(self._configuration)
+        return self._configuration
+
+    async def get(self, path: str) -> dict[str, Any]:
+        """One object.
+
+        Raises:
+            ApiError: as all methods do.
+        """
+        return _object(await self.request("GET", path))
+
+    async def find(self, path: str) -> dict[str, Any] | None:
+        """The same; None: there is none."""
+        try:
+            return await self.get(path)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def list(self, path: str, selector: str = "") -> tuple[list[dict[str, Any]], int]:
+        """All objects of a collection, and the version of the whole."""
+        found: list[dict[str, Any]] = []
+        query: dict[str, str] = {"limit": str(PAGE), **({"labelSelector": selector} if selector else {})}
+        while True:
+            page = _object(await self.request("GET", path, query=query))
+            found += page.get("items") or ()
+            onward = page["metadata"].get("continue")
+            if not onward:
+                return found, int(page["metadata"].get("resourceVersion") or 0)
+            query["continue"] = onward
+
+    async def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The object as it was made."""
+        return _object(await self.request("POST", path, body=body))
+
+    async def create_once(self, path: str, body: Mapping[str, Any]) -> None:
+        """The same for something whose name nobody else would use: it may be there already."""
+        try:
+            await self.create(path, body)
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise
+
+    async def delete(self, path: str, uid: str, grace: int | None = None) -> dict[str, Any] | None:
+        """The object as it is then; None: it, or the one with this uid, is gone already."""
+        options: dict[str, Any] = {"preconditions": {"uid": uid}}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        try:
+            return _object(await self.request("DELETE", path, body=options))
+        except ApiError as error:
+            if error.status in (404, 409):
+                return None
+            raise
+
+    async def patch(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The object after a JSON merge patch."""
+        return _object(await self.request("PATCH", path, body=body, content="application/merge-patch+json"))
+
+    async def allowed(self, verb: str, resource: str, namespace: str = "", group: str = "") -> bool:
+        """Whether RBAC lets this client do so; cluster-wide without a namespace."""
+        what = {"verb": verb, "resource": resource, "group": group, "namespace": namespace}
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": what},
+        }
+        answer = await self.create("apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body)
+        return bool(answer["status"].get("allowed"))
+
+    async def request(
+        self,
+        verb: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content: str = "application/json",
+        headers: Mapping[str, str] | None = None,
+        timeout: float = TIMEOUT,  # noqa: ASYNC109 - of one try
+    ) -> bytes:
+        """What the server answers; it is asked again while it says that it is busy, and once with a new login."""
+        url = f"{self._configuration.host}/{path}{f'?{urlencode(query)}' if query else ''}"
+        renewed = False
+        for attempt in range(1, PATIENCE + 1):
+            try:
+                return await self._once(verb, url, body, {"Content-Type": content, **(headers or {})}, timeout)
+            except ApiError as error:
+                if error.status == 401 and not renewed:
+                    renewed = True
+                    await self._login(self._configuration)
+                elif attempt < PATIENCE and (error.status == 429 or (error.status == 503 and error.retry_after)):
+                    await asyncio.sleep(min(error.retry_after or float(attempt), LONGEST_PAUSE))
+                else:
+                    raise
+        raise AssertionError  # the last attempt returns or raises
+
+    async def _once(
+        self, verb: str, url: str, body: Mapping[str, Any] | None, headers: dict[str, str], seconds: float
+    ) -> bytes:
+        headers = {"Accept": "application/json", "User-Agent": "swarm-operator", **headers}
+        await self._api.update_params_for_auth(headers, [], ["BearerToken"], url, verb, body)
+        try:
+            async with asyncio.timeout(seconds):
+                response = await self._api.rest_client.request(verb, url, headers=headers, body=body)
+                answer: bytes = await response.read()
+        except (OSError, aiohttp.ClientError) as error:
+            self._told(verb, 0)
+            raise ApiError(
+                0, "Unreachable", f"the API server cannot be reached: {error or type(error).__name__}"
+            ) from error
+        self._told(verb, response.status)
+        if response.status >= 400:
+            raise _refusal(response.status, answer, response.getheader("Retry-After"))
+        return answer
+
+
+def pods(namespace: str, name: str = "") -> str:
+    """Path of pods, or of one."""
+    return _path(CORE, namespace, "pods", name)
+
+
+def jobs(namespace: str, name: str = "") -> str:
+    """Path of jobs, or of one."""
+    return _path(JOBS, namespace, PLURAL, name)
+
+
+def services(namespace: str, name: str = "") -> str:
+    """Path of Services, or of one."""
+    return _path(CORE, namespace, "services", name)
+
+
+def secrets(namespace: str) -> str:
+    """Path of Secrets."""
+    return _path(CORE, namespace, "secrets")
+
+
+def claims(namespace: str) -> str:
+    """Path of PersistentVolumeClaims."""
+    return _path(CORE, namespace, "persistentvolumeclaims")
+
+
+def events(namespace: str) -> str:
+    """Path of events."""
+    return _path(CORE, namespace, "events")
+
+
+def lease_of_node(name: str) -> str:
+    """Path of the Lease by which a node's kubelet says that it lives."""
+    return _path("apis/coordination.k8s.io/v1", "kube-node-lease", "leases", name)
+
+
+def _path(group: str, namespace: str, resource: str, name: str = "") -> str:
+    return f"{group}/namespaces/{namespace}/{resource}{f'/{name}' if name else ''}"
+
+
+def _login(kubeconfig: str | None) -> Callable[[Configuration], Any]:
+    async def login(configuration: Configuration) -> None:
+        try:
+            if kubeconfig is not None:
+                await load_kube_config(config_file=kubeconfig, client_configuration=configuration, persist_config=False)
+                return
+            try:
+                load_incluster_config(client_configuration=configuration)
+            except ConfigException:
+                await load_kube_config(client_configuration=configuration, persist_config=False)
+        except (ConfigException, OSError) as error:
+            raise LoginError(
+                f"no cluster to work in: {error}: run in a pod, or name a file with --kubeconfig"
+            ) from error
+
+    return login
+
+
+def _refusal(status: int, answer: bytes, retry_after: str | None) -> ApiError:
+    try:
+        said = json.loads(answer)
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        said = {"message": answer.decode(errors="replace")[:500]}
+    seconds = retry_after or (said.get("details") or {}).get("retryAfterSeconds") or 0
+    try:
+        pause = float(seconds)
+    except ValueError:  # a date: rare, and a second is as good
+        pause = 1.0
+    return ApiError(status, said.get("reason") or "", said.get("message") or f"HTTP {status}", pause)
+
+
+def _object(answer: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(answer)
+    return found

@@ -1,0 +1,80 @@
+"""Whether a pod went down with its node: two witnesses have to agree, the node's and the swarm's.
+
+Kubernetes itself takes minutes to give up a pod on a node that is silent. Here it is replaced as soon as its node is in
+trouble *and* nothing was heard of its process for a while. Neither alone is enough: a kubelet that restarts leaves
+healthy pods, and a process may be busy. A wrong verdict does no harm, since the replacement fences the old one off.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from swarm_api.report import Report
+from swarm_operator.plan.facts import Member, Role
+
+SILENT_SECONDS: Final = 10.0
+"""Nothing was heard of the process for so long."""
+SUSPECT_SECONDS: Final = 3.0
+"""After so long a silence somebody should look at its node."""
+LEASE_SECONDS: Final = 12.0
+"""Age of a node's Lease: kubelets renew it every 10 s."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Node:
+    """What is known of a node."""
+
+    ready: bool | None = None
+    """Its condition Ready; None: unknown."""
+    gone: bool = False
+    """The node was removed."""
+    renewed: float | None = None
+    """When its Lease was renewed last, Unix seconds; None: nobody has looked."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hearsay:
+    """What the swarm says of its members."""
+
+    report: Report | None = None
+    at: float = 0.0
+    """When that report was read, Unix seconds."""
+    since: float = 0.0
+    """When this operator began to listen; what was before it cannot know."""
+
+
+def trouble(node: Node, now: float) -> str:
+    """What is wrong with the node, as the rest of a sentence about it; empty: nothing."""
+    if node.gone:
+        return "was removed"
+    if node.ready is False:
+        return "is not ready"
+    if node.renewed is not None and now - node.renewed > LEASE_SECONDS:
+        return "does not answer"
+    return ""
+
+
+def last_sign(member: Member, hearsay: Hearsay) -> float:
+    """When the member is known to have been alive, Unix seconds."""
+    born = max(hearsay.since, member.created if member.started is None else member.started)
+    report = hearsay.report
+    if report is None:
+        return born
+    if member.role is Role.SYNCHRONIZER:
+        return max(born, hearsay.at) if report.incarnation == member.incarnation else born
+    told = report.particle(member.index)
+    if told is None or told.incarnation != member.incarnation:
+        return born
+    return max(born, hearsay.at - told.silent_seconds)
+
+
+def lost(member: Member, node: Node, hearsay: Hearsay, now: float) -> str:
+    """Why this member is taken for dead though its pod does not say so; empty: it is not."""
+    if member.ended_phase or not member.node or now - last_sign(member, hearsay) < SILENT_SECONDS:
+        return ""
+    wrong = trouble(node, now)
+    return f"node {member.node} {wrong} and nothing was heard of the process" if wrong else ""
+
+
+def suspect(member: Member, hearsay: Hearsay, now: float) -> bool:
+    """Whether its node should be looked at."""
+    return bool(member.node) and not member.ended_phase and now - last_sign(member, hearsay) >= SUSPECT_SECONDS

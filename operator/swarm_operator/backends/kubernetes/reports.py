@@ -1,0 +1,65 @@
+"""Asks a synchronizer's pod for its report: directly, or through the API server where pods cannot be reached."""
+
+from typing import Self
+
+import aiohttp
+
+from swarm_api import env
+from swarm_api.report import Report
+from swarm_operator.backends.kubernetes.client import ApiError, Client, pods
+from swarm_operator.backends.kubernetes.observe import Pod
+from swarm_operator.backends.report import TIMEOUT, ReportError, parse
+
+
+class Reports:
+    """One way for all jobs."""
+
+    def __init__(self, client: Client, *, proxied: bool) -> None:
+        self._client = client
+        self._proxied = proxied
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        if not self._proxied:
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=2 * TIMEOUT, sock_connect=TIMEOUT)
+            )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    def address(self, namespace: str, pod: Pod) -> str:
+        """Where to ask; empty: it has no address yet."""
+        if self._proxied:
+            return f"{pods(namespace, pod.name)}:{env.REPORT_PORT}/proxy/report"
+        host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
+        return f"{host}:{env.REPORT_PORT}" if pod.ip else ""
+
+    async def fetch(self, address: str, token: str, uid: str) -> Report:
+        """The report at such an address.
+
+        Raises:
+            ReportError: it is not there, not of this job, or of another version.
+        """
+        headers = {env.REPORT_TOKEN_HEADER: token}
+        body = await (self._through_the_server(address, headers) if self._proxied else self._directly(address, headers))
+        return parse(body, uid, address)
+
+    async def _through_the_server(self, path: str, headers: dict[str, str]) -> bytes:
+        try:
+            return await self._client.request("GET", path, headers=headers, timeout=2 * TIMEOUT)
+        except ApiError as error:
+            raise ReportError(f"no report from the synchronizer through the API server: {error.message}") from error
+
+    async def _directly(self, address: str, headers: dict[str, str]) -> bytes:
+        assert self._session
+        try:
+            async with self._session.get(f"http://{address}/report", headers=headers) as response:
+                if response.status != 200:
+                    raise ReportError(f"the synchronizer at {address} answered {response.status} {response.reason}")
+                return await response.read()
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            why = str(error) or "it does not answer"
+            raise ReportError(f"no report from the synchronizer at {address}: {why}") from error

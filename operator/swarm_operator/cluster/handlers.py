@@ -1,0 +1,120 @@
+"""The edge: kopf watches, and all that it sees goes to the intake. Nothing is written to any object from here."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import kopf
+from kubernetes.aio.client import Configuration
+
+from swarm_api.names import GROUP, PLURAL, VERSION
+from swarm_operator.backends.kubernetes.labels import JOB_NAME
+from swarm_operator.cluster.intake import Intake
+
+PAGE: Final = 250
+"""Objects in one answer to a list."""
+STOP_SECONDS: Final = 15.0
+"""The watches may take so long to end."""
+
+log = logging.getLogger(__name__)
+
+
+async def watch(
+    intake: Intake,
+    login: Callable[[], Awaitable[Configuration]],
+    namespaces: tuple[str, ...],
+    *,
+    nodes: bool,
+    ready: asyncio.Event,
+    begun: Callable[[], None],
+) -> None:
+    """Watch until cancelled.
+
+    Args:
+        intake: Told of everything.
+        login: Where the API server is, and who asks.
+        namespaces: Empty for all.
+        nodes: Whether nodes may be watched.
+        ready: Set while the watches work.
+        begun: Called after kopf has taken over the process's signals, to take them back.
+
+    kopf's tasks are run here rather than by `kopf.operator()`, which at its end would cancel every task of this loop
+    that is younger than itself, the workers' requests included.
+
+    Raises:
+        Exception: a watch ended for good; the caller begins anew.
+    """
+    tasks = await kopf.spawn_tasks(
+        registry=_registry(intake, login, nodes=nodes),
+        settings=_settings(namespaced=bool(namespaces)),
+        standalone=True,
+        clusterwide=not namespaces,
+        namespaces=namespaces,
+        ready_flag=ready,
+    )
+    begun()
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ready.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=STOP_SECONDS)
+    for task in done:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+    raise RuntimeError(f"watching ended: {', '.join(task.get_name() for task in done)}")
+
+
+def _registry(intake: Intake, login: Callable[[], Awaitable[Configuration]], *, nodes: bool) -> kopf.OperatorRegistry:
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry, id="login")
+    async def log_in(**_: Any) -> kopf.ConnectionInfo:
+        return await _connection(await login())
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry, id="job")
+    async def job(event: kopf.RawEvent, **_: Any) -> None:
+        intake.job(event["type"], event["object"])
+
+    @kopf.on.event("", "v1", "pods", registry=registry, id="pod")
+    async def pod(event: kopf.RawEvent, **_: Any) -> None:
+        intake.pod(event["type"], event["object"])
+
+    if nodes:
+
+        @kopf.on.event("", "v1", "nodes", registry=registry, id="node")
+        async def node(event: kopf.RawEvent, **_: Any) -> None:
+            intake.node(event["type"], event["object"])
+
+    return registry
+
+
+def _settings(*, namespaced: bool) -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.scanning.disabled = namespaced
+    settings.watching.label_selectors["pods"] = JOB_NAME
+    settings.watching.chunk_size = PAGE
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 10
+    settings.queueing.error_delays = (1, 2, 5, 10, 30)
+    # The process outlives a watch that ended; the liveness probe ends the process.
+    settings.process.ultimate_exiting_timeout = None
+    return settings
+
+
+async def _connection(found: Configuration) -> kopf.ConnectionInfo:
+    header = (await found.auth_settings()).get("BearerToken", {}).get("value")
+    scheme, _, token = str(header or "").rpartition(" ")
+    return kopf.ConnectionInfo(
+        server=found.host,
+        ca_path=found.ssl_ca_cert,
+        insecure=not found.verify_ssl,
+        certificate_path=found.cert_file,
+        private_key_path=found.key_file,
+        scheme=scheme or None,
+        token=token or None,
+        proxy_url=found.proxy,
+    )

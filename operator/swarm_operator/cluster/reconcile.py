@@ -1,0 +1,95 @@
+"""From a key to a step of its job: with what the watches told, or, where that may be stale, with a look of its own."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from swarm_api.status import JobState
+from swarm_operator.backends.kubernetes import client, labels
+from swarm_operator.backends.kubernetes.client import Client
+from swarm_operator.cluster.cache import Cache, Key
+from swarm_operator.cluster.tracked import Office, TrackedJob
+
+VERIFY_SECONDS: Final = 240.0
+"""Job and pods are read from the server about so often, whatever the watches say."""
+
+
+class Reconciler:
+    """All jobs. `reconcile` is never called twice at once for one key."""
+
+    def __init__(self, cache: Cache, client: Client, office: Office, wake: Callable[[Key, float], None]) -> None:
+        self._cache = cache
+        self._client = client
+        self._office = office
+        self._wake = wake
+        self._jobs: dict[Key, TrackedJob] = {}
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def states(self) -> Iterator[JobState]:
+        """Of all jobs."""
+        return (job.status.state for job in self._jobs.values())
+
+    def close(self) -> None:
+        """Read no reports any more."""
+        for job in self._jobs.values():
+            job.close()
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Look at one job; seconds until it should be looked at again by itself, None: it is gone.
+
+        Raises:
+            ApiError: something could not be read or done.
+        """
+        with self._office.metrics.reconcile.time():
+            known, raw = self._jobs.get(key), self._cache.job(key)
+            if known is None and raw is None:
+                return None
+            read_at = None
+            if known is None or self._stale(known) or (raw and raw["metadata"]["uid"] != known.metadata.uid):
+                read_at = time.monotonic()
+                raw = await self._read(key)
+            if raw is None:
+                self._forget(key)
+                return None
+            job = self._tracked(key, raw)
+            if read_at is not None:
+                job.read_at = read_at
+            again = await job.step(raw)
+            verify = VERIFY_SECONDS * random.uniform(0.75, 1.0)  # noqa: S311 - spreads the load
+            return verify if again is None else min(again, verify)
+
+    def _stale(self, job: TrackedJob) -> bool:
+        return job.read_at <= self._cache.listed_at or time.monotonic() - job.read_at > VERIFY_SECONDS
+
+    async def _read(self, key: Key) -> dict[str, Any] | None:
+        """The job as it is; the cache knows then all of it and of its pods."""
+        namespace, name = key
+        raw, (found, version) = await asyncio.gather(
+            self._client.find(client.jobs(namespace, name)),
+            self._client.list(client.pods(namespace), f"{labels.JOB_NAME}={name}"),
+        )
+        self._cache.pods(key).replace(found, version)
+        if raw is None:
+            return None
+        self._cache.put_job(raw)
+        return self._cache.job(key)
+
+    def _tracked(self, key: Key, raw: Mapping[str, Any]) -> TrackedJob:
+        known = self._jobs.get(key)
+        if known is not None and known.metadata.uid == raw["metadata"]["uid"]:
+            return known
+        if known is not None:
+            known.close()
+        job = TrackedJob(raw, self._cache.pods(key), self._office, lambda delay: self._wake(key, delay))
+        self._jobs[key] = job
+        return job
+
+    def _forget(self, key: Key) -> None:
+        self._cache.forget(key)
+        job = self._jobs.pop(key, None)
+        if job is not None:
+            job.close()

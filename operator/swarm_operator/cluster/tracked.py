@@ -1,0 +1,198 @@
+"""One job from its first sight to its end: look, plan, do, write the status, tell what happened."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from swarm_api.job import Metadata, SwarmTrainingJob
+from swarm_api.status import JobStatus
+from swarm_operator.backends.kubernetes import client, floors
+from swarm_operator.backends.kubernetes.backend import KubernetesBackend, Surroundings
+from swarm_operator.backends.kubernetes.births import INVALID
+from swarm_operator.backends.kubernetes.client import ApiError
+from swarm_operator.backends.kubernetes.many import each
+from swarm_operator.backends.kubernetes.podset import PodSet
+from swarm_operator.cluster import events, status
+from swarm_operator.cluster.metrics import Metrics
+from swarm_operator.plan import plan
+from swarm_operator.plan.actions import Create, Plan
+from swarm_operator.plan.facts import Event
+
+ROUNDS: Final = 2
+"""Plans in one step at most."""
+AFTER_WRITE_SECONDS: Final = 0.05
+"""A deletion that waited for the status comes so soon after it was written."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Office:
+    """What jobs have in common beside their surroundings."""
+
+    around: Surroundings
+    metrics: Metrics
+    progress_seconds: Callable[[], float]
+    """Between two writes of which the second only moves numbers."""
+    wrote: Callable[[Mapping[str, Any]], bool]
+    """Hears of a job as the operator itself wrote it; whether somebody else changed it too."""
+
+
+@dataclass(kw_only=True, slots=True)
+class _Done:
+    """What one step came to."""
+
+    events: list[Event] = field(default_factory=list)
+    errors: list[ApiError] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
+    """Seconds after which something is due."""
+    after_write: float | None = None
+    """The same, once the status is written."""
+    refusal: tuple[str, str] | None = None
+    """Why the job is not accepted: reason and message."""
+
+
+class TrackedJob:
+    """A job of one uid. Its memory is the status of the last plan, written or not."""
+
+    def __init__(self, raw: Mapping[str, Any], pods: PodSet, office: Office, wake: Callable[[float], None]) -> None:
+        """`raw` is the job as the API server has it; `wake` asks for a step after so many seconds at the latest."""
+        self.metadata = Metadata.model_validate(raw["metadata"])
+        self.read_at = 0.0
+        """When job and pods were read from the server last, on the monotonic clock; 0: that is to be done anew."""
+        self.status = status.loaded(raw.get("status"))
+        """Of the last plan."""
+        self._office = office
+        self._pods = pods
+        self._wake = wake
+        self._written = self.status
+        self._written_at = 0.0
+        self._stored: Mapping[str, Any] = raw.get("status") or {}
+        self._version = ""
+        self._job: SwarmTrainingJob | None = None
+        self._problem = ""
+        self._backend: KubernetesBackend | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    async def step(self, raw: Mapping[str, Any]) -> float | None:
+        """Look once, and do what is to be done; seconds until that is due again, None: only when something changes.
+
+        Raises:
+            ApiError: something could not be done; all else was.
+        """
+        self._understand(raw)
+        now, before = time.time(), self.status
+        done = _Done(refusal=("InvalidSpec", self._problem)) if self._job is None else await self._act(self._job, now)
+        if done.refusal is not None:
+            reason, message = done.refusal
+            self.status = status.refused(self.status, before, self.metadata.generation, reason, message, now)
+            if not status.is_refused(before):
+                done.events.append(Event(reason="NotAccepted", message=message, warning=True))
+        try:
+            due = await self._write()
+        except ApiError as error:
+            done.errors.append(error)
+        else:
+            done.waits += [due] if due is not None else [done.after_write] if done.after_write is not None else []
+        await self._tell(done.events, now)
+        again = min(done.waits, default=None)
+        if done.errors:
+            self.read_at = 0.0
+            if again is not None:
+                self._wake(again)
+            raise done.errors[0]
+        return again
+
+    def close(self) -> None:
+        """The job is gone, or the operator goes."""
+        if self._reading is not None:
+            self._reading.cancel()
+
+    def _understand(self, raw: Mapping[str, Any]) -> None:
+        """Read the job where it changed; what it says of its status is our own."""
+        version = raw["metadata"]["resourceVersion"]
+        if version == self._version:
+            return
+        self._version = version
+        self.metadata = Metadata.model_validate(raw["metadata"])
+        try:
+            self._job = SwarmTrainingJob.model_validate({key: value for key, value in raw.items() if key != "status"})
+            self._problem = ""
+        except ValidationError as error:
+            self._job = None
+            said = ((".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors())
+            self._problem = "; ".join(f"{field}: {message}" for field, message in said)
+
+    def _backend_of(self, job: SwarmTrainingJob) -> KubernetesBackend:
+        if self._backend is None:
+            self._backend = KubernetesBackend(job, self._pods, self._office.around, self._report_changed)
+            self._backend.kept = self._written
+            self._reading = asyncio.create_task(self._backend.run())
+        return self._backend
+
+    def _report_changed(self, urgent: bool) -> None:
+        self._wake(0.0 if urgent else self._office.progress_seconds())
+
+    async def _act(self, job: SwarmTrainingJob, now: float) -> "_Done":
+        """Plan and carry out; then plan again, so that the status that is written knows of what was made."""
+        backend, done = self._backend_of(job), _Done()
+        for _ in range(ROUNDS):
+            known = floors.raised(self.status, floors.floors(self._pods, self.metadata.uid), now)
+            job = job.model_copy(update={"status": known})
+            made = plan(job, await backend.observe(job), now)
+            self.status = made.status
+            done.events += made.events
+            try:
+                await backend.apply(job.model_copy(update={"status": made.status}), made.actions)
+            except ApiError as error:
+                done.errors.append(error)
+            self._measure(known, made)
+            if done.errors or not made.actions:
+                break
+        if backend.invalid:
+            done.refusal = (INVALID, backend.invalid)
+        if backend.withheld:
+            done.after_write = AFTER_WRITE_SECONDS
+        due = None if backend.due is None else max(0.0, backend.due - now)
+        unfinished = 0.0 if backend.unfinished else None
+        done.waits += [wait for wait in (due, unfinished, made.requeue_after) if wait is not None]
+        return done
+
+    async def _write(self) -> float | None:
+        """Write the status if it is time to; seconds until it will be, None: there is nothing left to write."""
+        since = time.time() - self._written_at
+        due = status.due(self._written, self.status, since, self._office.progress_seconds())
+        if due is None or due > 0:
+            return due
+        new = status.dumped(self.status)
+        path = f"{client.jobs(self.metadata.namespace, self.metadata.name)}/status"
+        # With the uid the server refuses the patch for a later job of the same name.
+        body = {"metadata": {"uid": self.metadata.uid}, "status": status.merge_patch(self._stored, new)}
+        answer = await self._office.around.client.patch(path, body)
+        self._written, self._written_at, self._stored = self.status, time.time(), new
+        if self._backend is not None:
+            self._backend.kept = self._written
+        if self._office.wrote(answer):
+            self._wake(0.0)
+        return None
+
+    async def _tell(self, told: Sequence[Event], now: float) -> None:
+        path = client.events(self.metadata.namespace)
+        uid_of = self._backend.uid_of if self._backend else lambda _: ""
+        bodies = [events.body(self.metadata, event, now, uid_of(event.regarding)) for event in told]
+        for error in await each(bodies, lambda body: self._office.around.client.create(path, body)):
+            log.warning("%s/%s: an event is lost: %s", self.metadata.namespace, self.metadata.name, error)
+
+    def _measure(self, before: JobStatus, made: Plan) -> None:
+        for action in made.actions:
+            if isinstance(action, Create) and action.incarnation > 1:
+                attempt = made.status.attempts.get(floors.key(action.role, action.index))
+                self._office.metrics.replaced(attempt.last_reason if attempt else "")
+        recovery = made.status.recovery
+        if recovery.model_copy(update={"count": before.recovery.count}) != before.recovery:
+            self._office.metrics.recovered(recovery)
