@@ -1,10 +1,12 @@
 """What the synchronizer needs to know of the spec. It alone tells the particles, so none can disagree."""
 
+from collections.abc import Callable
 from typing import Self
 
 from swarm_api.algorithm import Algorithm
 from swarm_api.base import Model
 from swarm_api.job import SwarmTrainingJob, Sync
+from swarm_api.status import Attempt
 
 
 class Settings(Model):
@@ -18,6 +20,8 @@ class Settings(Model):
     min_replicas: int
     algorithm: Algorithm
     sync: Sync
+    finished: tuple[int, ...] = ()
+    """Indices that trained to their end already; a synchronizer that starts late does not wait for them."""
     given_up: tuple[int, ...] = ()
     """Indices in quarantine: the swarm ends without them."""
 
@@ -33,9 +37,11 @@ class Settings(Model):
             min_replicas=job.spec.particles.min_replicas,
             algorithm=job.spec.algorithm,
             sync=job.spec.sync,
-            given_up=tuple(
-                sorted(
-                    int(key) for key, attempt in job.status.attempts.items() if attempt.quarantined and key.isdigit()
-                )
-            ),
+            finished=_indices(job, lambda attempt: attempt.finished),
+            given_up=_indices(job, lambda attempt: attempt.quarantined),
         )
+
+
+def _indices(job: SwarmTrainingJob, belongs: Callable[[Attempt], bool]) -> tuple[int, ...]:
+    attempts = job.status.attempts.items()
+    return tuple(sorted(int(key) for key, attempt in attempts if key.isdigit() and belongs(attempt)))

@@ -167,7 +167,10 @@ def _with_libraries(root: Path) -> dict[str, str]:
 
 
 def _settings() -> dict[str, object]:
-    settings: dict[str, object] = {"data-root": str(cache.home() / "docker")}
+    settings: dict[str, object] = {
+        "data-root": str(cache.home() / "docker"),
+        "dns": ["127.0.0.1"],  # nobody is there either, but that is known at once
+    }
     if not _may_use(_CAP_SYS_RESOURCE):
         settings["runtimes"] = {"lesser": {"path": str(cache.RECIPE / "runc-without-sys-resource")}}
         settings["default-runtime"] = "lesser"

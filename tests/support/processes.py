@@ -18,7 +18,7 @@ from support.nursery import Process
 from swarm_api import env
 from swarm_api.algorithm import Algorithm, AlgorithmName
 from swarm_api.job import Sync
-from swarm_api.report import ParticleReport, Report
+from swarm_api.report import ParticleReport, Presence, Report
 from swarm_api.settings import Settings
 from swarm_trainer.synchronizer.output import MODEL_FILE
 
@@ -133,13 +133,51 @@ class Processes:
         lines = path.read_text().split("\n")[:-1] if path.exists() else []
         return [json.loads(line) for line in lines if line.startswith("{")]
 
+    def steps(self, name: str) -> int:
+        """Optimizer steps that this process has said it took."""
+        return max((line["step"] for line in self.said(name) if "step" in line), default=0)
+
+    def trains_on(self, *names: str, steps: int = 10) -> None:
+        """Wait until each of these processes has taken so many more steps."""
+        before = {name: self.steps(name) for name in names}
+        eventually(
+            lambda: all(self.steps(name) >= before[name] + steps for name in names), f"{', '.join(names)} train on"
+        )
+
+    def until_loss(self, name: str, below: float) -> None:
+        """Wait until this process has come so far."""
+        eventually(lambda: any(line.get("loss", below) < below for line in self.said(name)), f"{name} learns")
+
+    def round(self) -> int:
+        """The last that was committed, as the report has it."""
+        report = self.report()
+        return report.round if report else 0
+
+    def rounds_go_on(self, rounds: int = 5) -> None:
+        """Wait for so many more rounds."""
+        before = eventually(self.report, "a report").round
+        eventually(lambda: self.round() >= before + rounds, "rounds go on")
+
+    def until_presence(self, index: int, presence: Presence) -> ParticleReport:
+        """Wait until the synchronizer says so of a particle."""
+
+        def found() -> ParticleReport | None:
+            particle = self.reported(index)
+            return particle if particle and particle.presence is presence else None
+
+        return eventually(found, f"particle {index} {presence}")
+
+    def touch(self, name: str) -> None:
+        """Make an empty file, as a sign to the script."""
+        (self.folder / name).touch()
+
     def model(self) -> dict[str, torch.Tensor]:
         """The trained model's file, read without swarm_trainer."""
         return load_file(self.folder / MODEL_FILE)
 
     def ended(self, synchronizer: Process, *, seconds: float = 60.0) -> int:
         """Wait for the synchronizer's end, as an operator does that reads its report; returns its exit code."""
-        eventually(lambda: self.report() is None and synchronizer.poll() is not None, "the job's end", seconds=seconds)
+        eventually(lambda: not self.report() and synchronizer.poll() is not None, "the job's end", seconds=seconds)
         return synchronizer.wait()
 
     def _start(self, name: str, program: list[str], extra: dict[str, str]) -> Process:

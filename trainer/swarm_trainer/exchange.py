@@ -33,6 +33,7 @@ class Exchange:
         period: int,
         max_detached_steps: int,
         leader: int,
+        replicas: int,
     ) -> None:
         self._session = session
         self._weights = weights
@@ -49,6 +50,8 @@ class Exchange:
         self.meter = FitnessMeter()
         self.leader = leader
         """Lowest index attached, as of the last reply."""
+        self.replicas = replicas
+        """Particles that the job asks for, as of the last reply."""
         self._acts_every_step = any(
             getattr(type(algorithm), hook) is not getattr(Algorithm, hook) for hook in ("before_step", "after_step")
         )
@@ -139,7 +142,7 @@ class Exchange:
             self._algorithm.refused(self._state, x, message)
             return False
         reply, tensors = answer
-        self.leader = reply.leader
+        self.leader, self.replicas = reply.leader, reply.replicas
         self._apply(reply, tensors, x, message)
         return True
 

@@ -58,6 +58,7 @@ class Member(Particle):
             period=settings.algorithm.sync_period,
             max_detached_steps=settings.sync.max_detached_steps,
             leader=welcome.leader,
+            replicas=settings.replicas,
         )
         optimizers[0].register_step_pre_hook(self._before_step)
         optimizers[-1].register_step_post_hook(self._after_step)
@@ -70,7 +71,10 @@ class Member(Particle):
 
     def epochs(self, count: int) -> Iterator[int]:
         """As for one particle; after the last, what was not pushed yet is."""
-        yield from super().epochs(count)
+        for epoch in super().epochs(count):
+            # Whoever is scaled away finishes its epoch with the share it had.
+            self.replicas = max(self._exchange.replicas, self.index + 1)
+            yield epoch
         self._finish()
 
     def report(self, loss: torch.Tensor | float | None = None, **metrics: torch.Tensor | float) -> None:

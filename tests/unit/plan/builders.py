@@ -48,8 +48,6 @@ class World:
         self.report_error = ""
         self.events: list[Event] = []
 
-    # -- what the operator does
-
     def observed(self):
         return Observed(members=tuple(self.members.values()), report=self.report(), report_error=self.report_error)
 
@@ -100,8 +98,6 @@ class World:
                 self.members[key] = replace(member, deleting=True)
             else:
                 self._end(key, exit_code=-9, deleting=True)
-
-    # -- what the children do
 
     def newest(self, who) -> Member | None:
         role, index = (Role.SYNCHRONIZER, 0) if who == SYNCHRONIZER else (Role.PARTICLE, who)
@@ -177,8 +173,6 @@ class World:
     def later(self, seconds):
         self.now += seconds
 
-    # -- what a test asks
-
     @property
     def status(self):
         return self.job.status
@@ -197,6 +191,47 @@ class World:
 
     def told(self, reason):
         return [event.message for event in self.events if event.reason == reason]
+
+
+class Cluster(World):
+    """A world seen through a cache: what is observed may lag, but never goes back."""
+
+    def __init__(self, job):
+        super().__init__(job)
+        self.seen, self.heard, self.error = (), None, ""
+        self.ever, self.suspect = set(), set()
+
+    def look(self):
+        self.seen = tuple(self.members.values())
+
+    def listen(self):
+        self.heard, self.error = self.report(), ""
+
+    def observed(self):
+        return Observed(members=self.seen, report=self.heard, report_error=self.error)
+
+    def apply(self, action):
+        key = (action.role, action.index, action.incarnation)
+        if isinstance(action, Create):
+            assert key in self.members or key not in self.ever, f"{key} is used again"
+            self.ever.add(key)
+        super().apply(action)
+
+    def key(self, who):
+        member = self.newest(who)
+        return (member.role, member.index, member.incarnation)
+
+    def runs(self, who):
+        member = self.newest(who)
+        return member is not None and member.phase is Phase.RUNNING
+
+    def known(self, who):
+        """Whether cache and status hold the newest incarnation."""
+        member, attempt = self.newest(who), self.status.attempts.get(str(who))
+        return member in self.seen and attempt is not None and attempt.incarnation >= member.incarnation
+
+    def all_present(self):
+        return self.runs(SYNCHRONIZER) and self.newest(SYNCHRONIZER).incarnation == self.epoch
 
 
 def a_world(**job):

@@ -11,53 +11,12 @@ from swarm_api.report import Presence, SwarmState
 from swarm_api.status import JobState
 from swarm_operator.plan import plan
 from swarm_operator.plan.actions import Create
-from swarm_operator.plan.facts import Observed, Phase, Role
-from unit.plan.builders import SYNCHRONIZER, World, a_job
+from swarm_operator.plan.facts import Phase, Role
+from unit.plan.builders import SYNCHRONIZER, Cluster, a_job
 
 BUDGET = 3
 PARTICLES = st.integers(0, 3)
 ANYONE = st.one_of(st.just(SYNCHRONIZER), PARTICLES)
-
-
-class Cluster(World):
-    """A world seen through a cache: what is observed may lag, but never goes back."""
-
-    def __init__(self, job):
-        super().__init__(job)
-        self.seen, self.heard, self.error = (), None, ""
-        self.ever, self.suspect = set(), set()
-
-    def look(self):
-        self.seen = tuple(self.members.values())
-
-    def listen(self):
-        self.heard, self.error = self.report(), ""
-
-    def observed(self):
-        return Observed(members=self.seen, report=self.heard, report_error=self.error)
-
-    def apply(self, action):
-        key = (action.role, action.index, action.incarnation)
-        if isinstance(action, Create):
-            assert key in self.members or key not in self.ever, f"{key} is used again"
-            self.ever.add(key)
-        super().apply(action)
-
-    def key(self, who):
-        member = self.newest(who)
-        return (member.role, member.index, member.incarnation)
-
-    def runs(self, who):
-        member = self.newest(who)
-        return member is not None and member.phase is Phase.RUNNING
-
-    def known(self, who):
-        """Whether cache and status hold the newest incarnation."""
-        member, attempt = self.newest(who), self.status.attempts.get(str(who))
-        return member in self.seen and attempt is not None and attempt.incarnation >= member.incarnation
-
-    def all_present(self):
-        return self.runs(SYNCHRONIZER) and self.newest(SYNCHRONIZER).incarnation == self.epoch
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -69,8 +28,6 @@ class AnyOrder(RuleBasedStateMachine):
         policy = {"maxFailuresPerParticle": BUDGET, "windowSeconds": 600}
         self.world = Cluster(a_job(replicas=replicas, min_replicas=floor, policy=policy))
         self.ended = None
-
-    # -- the operator
 
     @rule(look=st.booleans(), listen=st.booleans(), outcome=st.sampled_from(["all", "half", "none", "twice"]))
     def step(self, look, listen, outcome):
@@ -149,8 +106,6 @@ class AnyOrder(RuleBasedStateMachine):
         told_to = attempt.incarnation == action.incarnation and attempt.last_reason in ("Suspended", "ScaledDown")
         excused = made.status.state.ended or spec.suspend or not wanted or told_to or key in world.suspect
         assert excused, f"{key} is healthy"
-
-    # -- the children
 
     @rule(who=ANYONE)
     def start(self, who):
@@ -251,8 +206,6 @@ class AnyOrder(RuleBasedStateMachine):
     def report_becomes_unreadable(self):
         self.world.error = "timed out"
 
-    # -- the user, and time
-
     @rule()
     def toggle_suspend(self):
         self.world.spec(suspend=not self.world.job.spec.suspend)
@@ -265,8 +218,6 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.3, 1, 3, 30, 100, 700]))
     def time_passes(self, seconds):
         self.world.later(seconds)
-
-    # -- what must hold
 
     @invariant()
     def an_end_is_the_end(self):
@@ -327,7 +278,7 @@ def _key(child):
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(
-    max_examples=100,
+    max_examples=300,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,

@@ -128,7 +128,7 @@ FROM_PARTICLE = [
 FROM_SYNCHRONIZER = [
     say.SendState(),
     say.Welcome(action=say.Action.ADOPT, tensors=("x",), settings=SETTINGS, round=3, leader=0, progress=PROGRESS),
-    say.Reply(sequence=2, status=say.ReplyStatus.MERGED, round=4, leader=1, numbers={"draw": 2.0**53 - 1}),
+    say.Reply(sequence=2, status=say.ReplyStatus.MERGED, round=4, leader=1, replicas=4, numbers={"draw": 2.0**53 - 1}),
     say.Center(round=4, tensors=("x", "buffers")),
     say.Alive(),
     say.Stop(message="no"),

@@ -238,17 +238,17 @@ def test_a_slow_receiver_of_a_reply_gets_its_rounds_values_and_delays_no_other_r
         tensors = particle.constant(3.0)
         await slow.say(a_push(1, tensors), tensors)
 
-    first = particle.pushing(1.0)
     synchronizer.run(push())
-    assert first.result(SECONDS)[0].status is MERGED
+    synchronizer.until(lambda: particle.push(1.0) and synchronizer.reported(1).contributions, "merged")
     reading = synchronizer.start(read_late(slow, particle.schema, asked))
-    synchronizer.until(lambda: particle.push(9.0)[0].round >= 5, "rounds go on")
-    assert not reading.done()
+    for _ in range(3):
+        assert particle.push(9.0)[0].status is MERGED
     synchronizer.loop.call_soon_threadsafe(asked.set_result, None)
     reply, tensors = reading.result(SECONDS)
     assert reply.status is MERGED
-    assert tensors[X][0] in (2.0, 3.0, 6.0)  # Alone, or with what the other pushed in that round.
-    assert all_equal({X: tensors[X], BUFFERS: tensors[BUFFERS]}, float(tensors[X][0]))
+    value = float(tensors[X][0])
+    assert value in (2.0, 3.0)  # With the other's 1 in this round, or without it.
+    assert all_equal({X: tensors[X], BUFFERS: tensors[BUFFERS]}, value)
 
 
 def test_the_center_that_is_fetched_is_always_one_rounds(world: World) -> None:

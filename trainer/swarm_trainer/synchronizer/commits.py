@@ -122,6 +122,7 @@ class Commits:
             status=status,
             round=swarm.round,
             leader=swarm.leader,
+            replicas=swarm.settings.replicas,
             numbers=reply.numbers,
             tensors=tuple(reply.tensors),
         )

@@ -46,7 +46,7 @@ class Founding:
         waiting = waiting & frozenset(self._arrived)
         if not waiting:
             return (), None
-        all_there = len(waiting) >= self.settings.replicas - len(self.settings.given_up)
+        all_there = len(waiting) >= self.settings.replicas - len({*self.settings.given_up, *self.settings.finished})
         first = min(self._arrived[index] for index in waiting)
         if self._returning:
             founders = tuple(sorted(waiting & frozenset(self._returning)))

@@ -65,10 +65,9 @@ class Hub:
         self._swarm.state, self._swarm.message = SwarmState.FINISHED, ""
 
     def apply(self, settings: Settings) -> None:
-        """Take what may change while the swarm trains: who has been given up."""
-        self._swarm.settings = self._swarm.settings.model_copy(update={"given_up": settings.given_up})
+        """Take what may change while the swarm trains: how many particles there are, and who has been given up."""
+        self._swarm.apply(settings)
         self._admission.apply(self._swarm.settings)
-        self._swarm.changed.set()
 
     async def welcome(self, peer: Peer) -> None:
         """Serve one particle until it goes."""
@@ -160,7 +159,7 @@ class Hub:
         peer.push = None
         self._admission.left(peer)
         if peer.admitted and swarm.ledger[peer.index].presence is Presence.ATTACHED:
-            swarm.ledger[peer.index].presence = Presence.DETACHED
+            swarm.ledger.detach(peer.index)
             swarm.rounds.leave(peer.index)
             swarm.forget(peer.index)
             swarm.note("detached", peer, why=why)

@@ -28,6 +28,13 @@ class Entry:
     refused: int = 0
     attached_time: float = 0.0
     first_contribution_time: float | None = None
+    detached_at: float = 0.0
+    """Monotonic; of one that is detached."""
+
+    @property
+    def absence(self) -> float:
+        """Seconds since it was detached; 0 for all others."""
+        return time.monotonic() - self.detached_at if self.presence is Presence.DETACHED else 0.0
 
 
 @dataclass(slots=True)
@@ -58,10 +65,17 @@ class Ledger:
         entry.attached_time = time.time()
         return entry
 
+    def detach(self, index: int) -> None:
+        """Its connection ended, and it had not finished."""
+        self._entries[index].presence = Presence.DETACHED
+        self._entries[index].detached_at = time.monotonic()
+
     def commit(self, index: int, round_number: int, progress: Progress, fitness: Fitness) -> None:
         """A push of this index was merged."""
         entry = self._entries[index]
-        entry.progress = entry.heard = progress
+        entry.progress = progress
+        if progress.step >= entry.heard.step:
+            entry.heard = progress
         entry.contributions += 1
         entry.last_round = round_number
         entry.fitness = fitness
@@ -119,7 +133,7 @@ class Ledger:
                 last_round=entry.last_round,
                 loss=_finite(entry.fitness.mean) if entry.fitness else None,
                 loss_standard_error=_finite(entry.fitness.standard_error) if entry.fitness else None,
-                silent_seconds=round(silent.get(index, 0.0), 3),
+                silent_seconds=round(silent.get(index, entry.absence), 3),
                 refused=entry.refused,
                 attached_time=entry.attached_time,
                 first_contribution_time=entry.first_contribution_time,

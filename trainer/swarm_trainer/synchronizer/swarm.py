@@ -46,6 +46,8 @@ class Swarm:
         """Who is connected, by index; members are those that were admitted."""
         self.ledger = Ledger()
         self.rounds = Rounds(_pace(settings, barrier=self.algorithm.barrier))
+        for index in settings.finished:
+            self.rounds.finish(index)
         self.state = SwarmState.STARTING
         self.message = ""
         self.best: tuple[float, int] | None = None
@@ -70,8 +72,16 @@ class Swarm:
     @property
     def unfinished(self) -> frozenset[int]:
         """Indices that the training still waits for, whether they are there or not."""
-        awaited = frozenset(range(self.settings.replicas)) - frozenset(self.settings.given_up)
+        settings = self.settings
+        awaited = frozenset(range(settings.replicas)) - frozenset((*settings.given_up, *settings.finished))
         return awaited - self.ledger.finished()
+
+    def apply(self, settings: Settings) -> None:
+        """Go on with these numbers of particles. Who finished is known better here."""
+        update = {name: getattr(settings, name) for name in ("generation", "replicas", "min_replicas", "given_up")}
+        self.settings = self.settings.model_copy(update=update)
+        self.rounds.pace = _pace(self.settings, barrier=self.algorithm.barrier)
+        self.changed.set()
 
     def holds(self, peer: Peer) -> bool:
         """Whether this peer is still the one of its index."""

@@ -163,6 +163,8 @@ class Reply(_Message):
     status: ReplyStatus
     round: int
     leader: int
+    replicas: int
+    """Among whom the data is shared out from the next epoch on."""
     numbers: dict[str, float] = Field(default_factory=dict)
     tensors: tuple[str, ...] = ()
 
