@@ -9,6 +9,7 @@ from pathlib import Path
 from cluster import binaries, docker, dockerd, images, kind
 from cluster.docker import Mode
 from cluster.errors import CommandError, UnavailableError
+from cluster.versions import PROGRAMS
 
 
 def main() -> int:
@@ -20,7 +21,8 @@ def main() -> int:
     up.add_argument("--packages", action="store_true", help="show this Python's packages as /opt/site-packages")
     commands.add_parser("down", help="remove the cluster and, if it is ours, the Docker engine; caches stay")
     commands.add_parser("env", help="print what to export")
-    commands.add_parser("build", help="build all programs and images in advance")
+    build = commands.add_parser("build", help="build all programs and images in advance")
+    build.add_argument("programs", nargs="*", metavar="PROGRAM", help="build these programs only, and no images")
     image = commands.add_parser("image", help="build an image and bring it onto the nodes")
     image.add_argument("tag")
     image.add_argument("--target", help="stage of the Dockerfile")
@@ -50,7 +52,7 @@ def _run(arguments: argparse.Namespace) -> int:
         case "env":
             _print(_running())
         case "build":
-            _build()
+            _build(arguments.programs)
         case "image":
             cluster = _running()
             cluster.docker.build(arguments.context, arguments.tag, target=arguments.target)
@@ -58,7 +60,12 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _build() -> None:
+def _build(programs: list[str]) -> None:
+    if unknown := set(programs) - set(PROGRAMS):
+        sys.exit(f"cluster: no such program: {', '.join(sorted(unknown))}; there are {', '.join(PROGRAMS)}")
+    if programs:
+        binaries.build(programs)
+        return
     was_running = dockerd.init_pid() is not None
     engine = docker.start()
     try:

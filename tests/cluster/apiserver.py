@@ -105,8 +105,8 @@ class ApiServer:
 
     def _make_certificates(self) -> None:
         version = f"--kubernetes-version={KUBERNETES}"
-        # kubeadm wants an address that is not the loopback's; nobody uses this one.
-        addresses = ("--apiserver-advertise-address=192.0.2.1", "--apiserver-cert-extra-sans=127.0.0.1")
+        # kubeadm wants an address that is not the loopback's; nobody uses the Service's here.
+        addresses = ("--apiserver-advertise-address=10.98.0.1", "--apiserver-cert-extra-sans=127.0.0.1")
         phases: dict[str, tuple[str, ...]] = {"ca": (version,), "apiserver": (version, *addresses), "sa": ()}
         for phase, flags in phases.items():
             command = [str(binaries.path("kubeadm")), "init", "phase", "certs", phase, *flags]

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from cluster import cache, console, debian
+from cluster import cache, console, debian, relay
 from cluster.errors import CommandError, UnavailableError
 
 _CAP_SYS_RESOURCE = 24
@@ -98,7 +98,7 @@ def listen_outside() -> socket.socket:
 
 
 def forward(listener: socket.socket) -> None:
-    """Let the same port of the engine's loopback answer on the socket, until the engine ends."""
+    """Let the same port of the engine's loopback answer on the socket, until the engine ends; see relay.py."""
     init = init_pid()
     assert init is not None
     descriptor, port = listener.fileno(), listener.getsockname()[1]
@@ -169,7 +169,8 @@ def _with_libraries(root: Path) -> dict[str, str]:
 def _settings() -> dict[str, object]:
     settings: dict[str, object] = {
         "data-root": str(cache.home() / "docker"),
-        "dns": ["127.0.0.1"],  # nobody is there either, but that is known at once
+        "bip": f"{relay.NAME_SERVER}/16",
+        "dns": [relay.NAME_SERVER],
     }
     if not _may_use(_CAP_SYS_RESOURCE):
         settings["runtimes"] = {"lesser": {"path": str(cache.RECIPE / "runc-without-sys-resource")}}

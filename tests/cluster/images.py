@@ -21,6 +21,7 @@ DEBIAN = "debian:bookworm-slim"
 PYTHON = "python:3.11-slim-bookworm"
 
 _FOLDER = cache.RECIPE / "images"
+_NODE = "swarm-cluster/node"
 _PROVISIONER = "swarm-cluster/local-path-provisioner:local"
 _BUNDLE = Path(os.environ.get("SSL_CERT_FILE") or "/etc/ssl/certs/ca-certificates.crt")
 
@@ -35,7 +36,7 @@ def ensure(docker: Docker) -> str:
     if not docker.has(PYTHON, python):
         with console.step(f"making {PYTHON}", 15):
             docker.build(_FOLDER / "python", PYTHON, key=python)
-    node = f"swarm-cluster/node:{cache.fingerprint([binaries.key(), base, Path(__file__), _FOLDER / 'node'])}"
+    node = f"{_NODE}:{cache.fingerprint([binaries.key(), base, Path(__file__), _FOLDER / 'node'])}"
     if not docker.has(node):
         _make_node(docker, node)
     return node
@@ -59,7 +60,8 @@ def _make_node(docker: Docker, tag: str) -> None:
         with console.step("making the node image", 60):
             _fill(context, names["pause"])
             docker.build(context, tag)
-            docker("rmi", *inside)  # they live on in the node image
+            old = docker("images", "--format={{.Repository}}:{{.Tag}}", _NODE).split()
+            docker("rmi", *inside, *(name for name in old if name != tag))  # what is inside lives on there
             docker("image", "prune", "--force")
 
 

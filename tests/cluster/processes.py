@@ -2,6 +2,7 @@
 
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -9,10 +10,11 @@ from pathlib import Path
 
 @contextmanager
 def running(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that ends with the context, or with this process however that ends."""
+    """A process that ends with the context and, on Linux, with this process however that ends."""
+    guard = ["setpriv", "--pdeathsig=KILL", "--"] if sys.platform == "linux" else []
     with log.open("wb") as file:
         process = subprocess.Popen(
-            ["setpriv", "--pdeathsig=KILL", "--", *command],
+            [*guard, *command],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,

@@ -1,8 +1,9 @@
 """Carries TCP between this machine and the network namespace that holds the cluster.
 
 Nothing else connects the two, so that no packet of the cluster can leave the machine. As a program it lets this
-machine's loopback reach one port of the namespace's; it is started inside the namespace and given a listening socket
-that was made outside:
+machine's loopback reach one port of the namespace's, and tells whoever asks in there that names outside do not exist,
+since programs wait long for a name server that does not answer. It is started inside the namespace and given a
+listening socket that was made outside:
 
     python relay.py FILE_DESCRIPTOR PORT
 """
@@ -20,6 +21,9 @@ from urllib.parse import urlsplit
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Dial = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[Streams]]
+
+NAME_SERVER = "172.17.0.1"
+"""Its address: that of the engine's default bridge, which every container reaches."""
 
 _CLONE_NEWNET = 0x40000000
 
@@ -112,10 +116,24 @@ async def _dial_as_proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWri
     return far
 
 
+class _NoSuchName(asyncio.DatagramProtocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.DatagramTransport)
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
+        flags = bytes([0x81, 0x83])  # a response, recursion desired and available, NXDOMAIN: RFC 1035, 4.1.1
+        self._transport.sendto(data[:2] + flags + data[4:], address)
+
+
+async def _run(listener: socket.socket, port: int) -> None:
+    await asyncio.get_running_loop().create_datagram_endpoint(_NoSuchName, local_addr=(NAME_SERVER, 53))
+    await _serve(listener, lambda reader, writer: asyncio.open_connection("127.0.0.1", port))
+
+
 def main() -> None:
-    """Forward until killed."""
-    listener, port = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
-    asyncio.run(_serve(listener, lambda reader, writer: asyncio.open_connection("127.0.0.1", port)))
+    """Run until killed."""
+    asyncio.run(_run(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])))
 
 
 if __name__ == "__main__":

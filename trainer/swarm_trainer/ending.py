@@ -1,6 +1,5 @@
 """How this process ends: by itself, by an error, or because it is told to."""
 
-import atexit
 import os
 import signal
 import sys
@@ -31,7 +30,8 @@ class Ending:
         self._previous: Handler = signal.SIG_DFL
         sys.excepthook = self._note_error
         sys.exit = self._note_exit
-        atexit.register(self._leave)
+        # Before executors are shut down, which an exchange needs and which `atexit` comes after.
+        threading._register_atexit(self._leave)  # type: ignore[attr-defined]
         if threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(signal.SIGTERM, self._note_signal)
 

@@ -17,7 +17,6 @@ from swarm_trainer.ending import Ending
 from swarm_trainer.errors import RefusedError
 from swarm_trainer.exchange import Exchange
 from swarm_trainer.particle import Particle
-from swarm_trainer.position import Position
 from swarm_trainer.session import Session
 from swarm_trainer.surroundings import Surroundings
 from swarm_trainer.weights import FlatWeights
@@ -49,7 +48,7 @@ class Member(Particle):
         self.seed = particle_seed(settings.seed, self.index)
         self._swarm_seed = settings.seed
         self._epoch, self._fraction = welcome.progress.epoch, welcome.progress.fraction
-        self._session.position = Position(**welcome.progress.model_dump())
+        self._session.position.resume(welcome.progress)
         self._exchange = Exchange(
             session=self._session,
             weights=self._weights,

@@ -63,6 +63,7 @@ async def _run(surroundings: Surroundings, settings: Settings) -> int:
         log.error("training cannot go on: %s", error)
         return exits.TRAINING_FAILED
     except asyncio.CancelledError:
+        await _end(helpers)
         hub.close()
         _write(hub, surroundings, settings)
         log.info("told to stop")
@@ -70,12 +71,16 @@ async def _run(surroundings: Surroundings, settings: Settings) -> int:
     else:
         return 0
     finally:
-        for helper in helpers:
-            helper.cancel()
-        await asyncio.gather(*helpers, return_exceptions=True)
+        await _end(helpers)
         hub.close()
         reports.close()
         journal.close()
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _write(hub: Hub, surroundings: Surroundings, settings: Settings) -> None:

@@ -75,6 +75,7 @@ class Door:
             self._listener.close()
             for task in self._tasks:
                 task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _enter(self, channel: Channel, gate: asyncio.Semaphore) -> None:
         try:
