@@ -97,12 +97,25 @@ def _settings(*, namespaced: bool) -> kopf.OperatorSettings:
     settings.scanning.disabled = namespaced
     settings.watching.label_selectors["pods"] = JOB_NAME
     settings.watching.chunk_size = PAGE
+    # Handlers of changes, which there are none of, would compare each object with a stored copy.
+    settings.persistence.diffbase_storage = _NoCopies()
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     settings.queueing.error_delays = (1, 2, 5, 10, 30)
     # The process outlives a watch that ended; the liveness probe ends the process.
     settings.process.ultimate_exiting_timeout = None
     return settings
+
+
+class _NoCopies(kopf.DiffBaseStorage):
+    def build(self, **_: Any) -> Any:
+        return {}
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
 
 
 async def _connection(found: Configuration) -> kopf.ConnectionInfo:

@@ -4,6 +4,7 @@ from typing import Final
 
 from swarm_api.status import Condition, JobState
 from swarm_operator.plan import words
+from swarm_operator.plan.ends import said_finished
 from swarm_operator.plan.standing import Standing
 from swarm_operator.plan.times import stamp
 from swarm_operator.plan.view import NOT_SUSPENDED, View
@@ -114,7 +115,8 @@ def _unavailable(view: View, standing: Standing) -> _Said:
         and standing.swarm.report(view) is None
         and view.now - (synchronizer.started or synchronizer.created) < START_SECONDS
     )
-    if view.complaint and not awaited and not standing.outcome:
+    done = synchronizer is not None and said_finished(view, synchronizer)
+    if view.complaint and not (awaited or done or standing.outcome):
         return True, "Unreadable", f"the synchronizer's report cannot be read: {view.complaint}"
     return False, "NothingToComplainOf", "the report is read, or nobody is there to give one"
 

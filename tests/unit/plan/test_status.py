@@ -149,6 +149,13 @@ def test_nobody_complains_of_a_synchronizer_that_is_still_starting():
     assert said(world, "ReportUnavailable")[0] == "True"
 
 
+def test_nobody_complains_of_a_synchronizer_that_leaves_after_its_work():
+    world = a_training_world()
+    world.state, world.report_error = SwarmState.FINISHED, "connection refused"
+    world.step()
+    assert said(world, "ReportUnavailable")[0] == "False"
+
+
 def test_recovery_is_told_by_phase_once_the_replacement_contributes():
     world = a_training_world()
     world.end(2, 1)

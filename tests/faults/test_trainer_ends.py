@@ -1,0 +1,89 @@
+"""How particles end, and how a swarm does: what counts as finished, what fails the job, what harms nobody."""
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from support.processes import eventually, swarm_of
+from support.scripts import training
+from swarm_api import exits
+from swarm_api.algorithm import Algorithm, AlgorithmName
+from swarm_api.job import Sync
+from swarm_api.report import Presence
+
+pytestmark = pytest.mark.faults
+
+PSOPS = Algorithm(name=AlgorithmName.PSOPS, sync_period=3)
+EVERY_STEP = Algorithm(name=AlgorithmName.LOCAL_SGD, sync_period=1)
+
+ENDINGS = """
+if step == 5:
+    if index == 1:
+        sys.exit(1)
+    if index == 2:
+        raise ValueError("the data are gone")
+    if index == 3:
+        sys.exit()
+    if index == 4:
+        os.kill(os.getpid(), signal.SIGINT)
+    if index == 5:
+        break
+"""
+WITHOUT_EPOCHS = "particle.epochs = range"
+"""The script's own loop: only its end tells that it has finished."""
+
+
+def test_only_a_script_that_ends_well_is_finished(tmp_path: Path) -> None:
+    script = training(attached=WITHOUT_EPOCHS, after_step=ENDINGS).replace("while not over:", "if True:")
+    sync = Sync(grace_milliseconds=100, quorum=1)
+    with swarm_of(tmp_path, script, replicas=6, algorithm=EVERY_STEP, sync=sync) as swarm:
+        swarm.synchronizer()
+        particles = [swarm.particle(index) for index in range(6)]
+        assert [particle.wait() for particle in particles[1:]] == [1, 1, 0, -signal.SIGINT, 0]
+        for index in (1, 2, 4):
+            assert swarm.until_presence(index, Presence.DETACHED).contributions > 0
+        for index in (3, 5):
+            assert swarm.until_presence(index, Presence.FINISHED).contributions >= 5
+        assert "the data are gone" in swarm.log("particle-2-1")
+        eventually(lambda: swarm.reported(0), "the synchronizer lives")
+
+
+def test_without_losses_psops_fails_and_says_the_line_to_add(tmp_path: Path) -> None:
+    with swarm_of(tmp_path, training(report=""), replicas=2, algorithm=PSOPS) as swarm:
+        synchronizer = swarm.synchronizer()
+        particles = [swarm.particle(index) for index in range(2)]
+        assert synchronizer.wait() == exits.TRAINING_FAILED
+        assert [particle.wait() for particle in particles] == [exits.REFUSED, exits.REFUSED]
+        for name in ("synchronizer-1", "particle-0-1", "particle-1-1"):
+            assert "add `particle.report(loss=loss)` before optimizer.step()" in swarm.log(name)
+
+
+MOMENTUM = "optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.5)"
+ILL = """
+if index == 1:
+    loss = loss * math.nan  # Its weights are fine, and nobody knows how good.
+if index == 2 and step == 10:
+    for parameter in model.parameters():
+        parameter.grad.fill_(math.nan)
+"""
+
+
+def test_a_particle_whose_losses_or_weights_are_no_numbers_harms_nobody_and_recovers(tmp_path: Path) -> None:
+    script = training(setup=MOMENTUM, report=ILL + "\nparticle.report(loss=loss)", pause=0.005)
+    with swarm_of(tmp_path, script, replicas=3, algorithm=PSOPS, sync=Sync()) as swarm:
+        synchronizer = swarm.synchronizer()
+        particles = [swarm.particle(index) for index in range(3)]
+        eventually(lambda: (told := swarm.reported(2)) and told.refused, "the push is refused")
+        contributions = swarm.reported(2).contributions
+        eventually(lambda: (told := swarm.reported(2)) and told.contributions > contributions + 3, "it recovers")
+        for name in ("particle-0-1", "particle-2-1"):
+            swarm.until_loss(name, below=0.01)
+        assert swarm.reported(2).refused == 1
+        swarm.touch("end-0")
+        assert swarm.ended(synchronizer) == 0
+        assert [particle.wait() for particle in particles] == [0, 0, 0]
+        model = swarm.model()
+        assert torch.allclose(model["weight"], torch.ones(1, 8), atol=0.2)
+        assert all("1" not in round_["losses"] for round_ in swarm.history("round"))
