@@ -26,7 +26,7 @@ def main() -> int:
     image = commands.add_parser("image", help="build an image and bring it onto the nodes")
     image.add_argument("tag")
     image.add_argument("--target", help="stage of the Dockerfile")
-    image.add_argument("context", nargs="?", type=Path, default=Path())
+    image.add_argument("--context", type=Path, default=Path(), help="folder that is built from, by default this one")
     arguments = parser.parse_args()
     try:
         return _run(arguments)
@@ -80,7 +80,7 @@ def _build(programs: list[str]) -> None:
 def _running() -> kind.Cluster:
     cluster = kind.current()
     if cluster is None:
-        raise UnavailableError("no cluster runs: start one with `up`")
+        sys.exit("cluster: none runs: start one with `up`")
     return cluster
 
 

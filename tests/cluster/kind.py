@@ -13,7 +13,7 @@ from typing import Any
 
 from cluster import binaries, cache, console, docker, dockerd, images
 from cluster.docker import Docker, Mode
-from cluster.errors import CommandError, UnavailableError
+from cluster.errors import CommandError
 
 NAME = "swarm-training"
 
@@ -237,7 +237,7 @@ def _need_mounts(cluster: Cluster, mounts: Sequence[Mount]) -> None:
     there = {(mount["Source"], mount["Destination"]) for mount in found}
     missing = [mount for mount in mounts if (str(mount.host), mount.node) not in there]
     if missing:
-        raise UnavailableError(f"the running cluster does not show {missing[0].host}: take it down first")
+        raise CommandError(["cluster", "up"], 1, f"the running cluster does not show {missing[0].host}: `down` first")
 
 
 def _cut(action: str) -> str:

@@ -16,7 +16,8 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from typing import cast
 from urllib.parse import urlsplit
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -82,10 +83,10 @@ def _listen_in(pid: int) -> socket.socket:
 
 async def _serve(listener: socket.socket, dial: Dial) -> None:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
+        with closing(writer), suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
             far_reader, far_writer = await dial(reader, writer)
-            await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
-        writer.close()
+            with closing(far_writer):
+                await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
 
     with suppress(asyncio.CancelledError):
         async with await asyncio.start_server(handle, sock=listener) as server:
@@ -118,8 +119,7 @@ async def _dial_as_proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWri
 
 class _NoSuchName(asyncio.DatagramProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
         flags = bytes([0x81, 0x83])  # a response, recursion desired and available, NXDOMAIN: RFC 1035, 4.1.1

@@ -94,9 +94,13 @@ class Stage:
         each = next((each for each in found if each["type"] == kind), {})
         return each.get("status", ""), each.get("reason", ""), each.get("message", "")
 
+    async def all(self, path: Callable[[str], str]) -> list[dict[str, Any]]:
+        """Every object of a kind in the namespace."""
+        found, _ = await self.admin.list(path(self.namespace), dict)
+        return found
+
     async def pods(self) -> dict[str, dict[str, Any]]:
-        found, _ = await self.admin.list(client.pods(self.namespace))
-        return {pod["metadata"]["name"]: pod for pod in found}
+        return {pod["metadata"]["name"]: pod for pod in await self.all(client.pods)}
 
     async def pod(self, name: str) -> dict[str, Any]:
         return await self.admin.get(client.pods(self.namespace, name))
@@ -107,8 +111,7 @@ class Stage:
 
     async def events(self) -> list[tuple[str, str]]:
         """Reason and message, oldest first."""
-        found, _ = await self.admin.list(client.events(self.namespace))
-        return [(each["reason"], each["message"]) for each in found]
+        return [(each["reason"], each["message"]) for each in await self.all(client.events)]
 
     async def until(self, look: Callable[[], Any], good: Callable[[Any], Any], seconds: float = 20) -> Any:
         """What is seen as soon as it is good."""

@@ -23,9 +23,9 @@ def test_a_job_becomes_pods_and_what_they_need(play):
         status = await stage.status_is(state="Pending", selector=selector)
         incarnations = {key: each.get("incarnation") for key, each in status["attempts"].items()}
         assert incarnations == {"synchronizer": 1, "0": 1, "1": 1}
-        (service,), _ = await stage.admin.list(client.services(stage.namespace))
-        (secret,), _ = await stage.admin.list(client.secrets(stage.namespace))
-        (claim,), _ = await stage.admin.list(client.claims(stage.namespace))
+        (service,) = await stage.all(client.services)
+        (secret,) = await stage.all(client.secrets)
+        (claim,) = await stage.all(client.claims)
         owners = {each["metadata"]["ownerReferences"][0]["uid"] for each in (*pods.values(), service, secret)}
         assert owners == {job["metadata"]["uid"]}
         assert "ownerReferences" not in claim["metadata"], "the model outlives the job"
@@ -82,7 +82,7 @@ def test_a_lost_synchronizer_is_replaced_and_found_under_the_same_name(play):
         pods = await stage.has_pods(*EVERYBODY, "mnist-synchronizer-2")
 
         async def selected():
-            (service,), _ = await stage.admin.list(client.services(stage.namespace))
+            (service,) = await stage.all(client.services)
             return service["spec"]["selector"]
 
         def matches(selector):

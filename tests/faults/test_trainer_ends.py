@@ -20,6 +20,16 @@ EVERY_STEP = Algorithm(name=AlgorithmName.LOCAL_SGD, sync_period=1)
 
 ENDINGS = """
 if step == 5:
+    if index == 0:
+        if (leaves := os.fork()) == 0:
+            sys.exit()
+        reading, writing = os.pipe()
+        if (killed := os.fork()) == 0:
+            os.write(writing, b"!")
+            time.sleep(60)
+        os.read(reading, 1)  # A signal that comes while Python forks is lost.
+        os.kill(killed, signal.SIGTERM)
+        say(children=[os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in (leaves, killed)])
     if index == 1:
         sys.exit(1)
     if index == 2:
@@ -29,6 +39,7 @@ if step == 5:
     if index == 4:
         os.kill(os.getpid(), signal.SIGINT)
     if index == 5:
+        over = True
         break
 """
 WITHOUT_EPOCHS = "particle.epochs = range"
@@ -36,7 +47,7 @@ WITHOUT_EPOCHS = "particle.epochs = range"
 
 
 def test_only_a_script_that_ends_well_is_finished(tmp_path: Path) -> None:
-    script = training(attached=WITHOUT_EPOCHS, after_step=ENDINGS).replace("while not over:", "if True:")
+    script = training(attached=WITHOUT_EPOCHS, after_step=ENDINGS)
     sync = Sync(grace_milliseconds=100, quorum=1)
     with swarm_of(tmp_path, script, replicas=6, algorithm=EVERY_STEP, sync=sync) as swarm:
         swarm.synchronizer()
@@ -47,7 +58,11 @@ def test_only_a_script_that_ends_well_is_finished(tmp_path: Path) -> None:
         for index in (3, 5):
             assert swarm.until_presence(index, Presence.FINISHED).contributions >= 5
         assert "the data are gone" in swarm.log("particle-2-1")
-        eventually(lambda: swarm.reported(0), "the synchronizer lives")
+        children = eventually(lambda: [line for line in swarm.said("particle-0-1") if "children" in line], "forked")
+        assert children == [{"children": [0, -signal.SIGTERM]}]
+        swarm.trains_on("particle-0-1")
+        swarm.rounds_go_on()
+        assert swarm.until_presence(0, Presence.ATTACHED).contributions > 5
 
 
 def test_without_losses_psops_fails_and_says_the_line_to_add(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """What a kill, a freeze or a polite signal does to particles and synchronizer, without any operator."""
 
+import random
 import signal
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -76,6 +78,31 @@ def test_a_killed_particle_comes_back_from_the_center_and_the_others_never_stop(
         alone = contributors.index([0, 2])
         assert any(1 in later for later in contributors[alone:])
         learned(swarm)
+
+
+BIG = "model.big = torch.nn.Parameter(torch.zeros(2_000_000))"
+"""8 MB for every push and every reply, after every step: a kill meets a particle in the middle of either."""
+
+
+def test_a_particle_that_is_killed_wherever_it_is_leaves_the_others_whole(tmp_path: Path) -> None:
+    always = Algorithm(name=AlgorithmName.PSOPS, sync_period=1)
+    moments = random.Random(1)
+    with swarm_of(tmp_path, training(setup=BIG, pause=0), replicas=3, algorithm=always, sync=Sync()) as swarm:
+        synchronizer = swarm.synchronizer()
+        particles = [swarm.particle(index) for index in range(3)]
+        for incarnation in range(2, 8):
+            swarm.trains_on(f"particle-1-{incarnation - 1}", steps=3)
+            time.sleep(moments.uniform(0, 0.1))
+            particles[1].signal(signal.SIGKILL)
+            particles[1] = swarm.particle(1, incarnation)
+        swarm.until_loss("particle-0-1", below=0.01)
+        swarm.touch("end-0")
+        assert swarm.ended(synchronizer) == 0
+        assert [particle.wait() for particle in particles] == [0, 0, 0]
+        assert all(consecutive(swarm, name) for name in ("particle-0-1", "particle-2-1"))
+        numbers = [round_["round"] for round_ in swarm.history("round")]
+        assert numbers == list(range(1, len(numbers) + 1))
+        assert swarm.model().pop("big").count_nonzero() == 0
 
 
 def test_particles_train_on_without_a_synchronizer_and_the_next_one_goes_on_from_them(tmp_path: Path) -> None:

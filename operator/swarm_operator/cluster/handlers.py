@@ -9,13 +9,13 @@ import kopf
 from kubernetes.aio.client import Configuration
 
 from swarm_api.names import GROUP, PLURAL, VERSION
+from swarm_operator.backends.kubernetes.client import PAGE
 from swarm_operator.backends.kubernetes.labels import JOB_NAME
 from swarm_operator.cluster.intake import Intake
 
-PAGE: Final = 250
-"""Objects in one answer to a list."""
 STOP_SECONDS: Final = 15.0
 """The watches may take so long to end."""
+_IDENTITY: Final[Any] = "swarm-operator"  # its type is private to kopf
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,8 @@ async def watch(
         registry=_registry(intake, login, nodes=nodes),
         settings=_settings(namespaced=bool(namespaces)),
         standalone=True,
+        # By default kopf asks who runs it, and in a container nobody knows the name of the user.
+        identity=_IDENTITY,
         clusterwide=not namespaces,
         namespaces=namespaces,
         ready_flag=ready,

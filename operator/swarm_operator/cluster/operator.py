@@ -89,12 +89,12 @@ class _Operator:
                 nodes=operator.nodes,
                 reports=reports,
                 key=key,
-                report_interval=lambda: max(INTERVAL, len(operator.reconciler) / READINGS_A_SECOND),
+                report_interval=lambda: max(INTERVAL, operator.reconciler.living / READINGS_A_SECOND),
             )
             office = Office(
                 around=around,
                 metrics=metrics,
-                progress_seconds=lambda: 30.0 if len(operator.reconciler) > MANY_JOBS else 10.0,
+                progress_seconds=lambda: 30.0 if operator.reconciler.living > MANY_JOBS else 10.0,
                 wrote=operator.cache.wrote,
             )
             operator.reconciler = Reconciler(operator.cache, client, office, lambda *job: operator.queue.add(*job))

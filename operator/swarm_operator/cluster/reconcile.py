@@ -9,6 +9,7 @@ from typing import Any, Final
 from swarm_api.status import JobState
 from swarm_operator.backends.kubernetes import client, labels
 from swarm_operator.backends.kubernetes.client import Client
+from swarm_operator.backends.kubernetes.observe import read
 from swarm_operator.cluster.cache import Cache, Key
 from swarm_operator.cluster.tracked import Office, TrackedJob
 
@@ -26,12 +27,14 @@ class Reconciler:
         self._wake = wake
         self._jobs: dict[Key, TrackedJob] = {}
 
-    def __len__(self) -> int:
-        return len(self._jobs)
-
     def states(self) -> Iterator[JobState]:
         """Of all jobs."""
         return (job.status.state for job in self._jobs.values())
+
+    @property
+    def living(self) -> int:
+        """Jobs that have not ended."""
+        return sum(not state.ended for state in self.states())
 
     def close(self) -> None:
         """Read no reports any more."""
@@ -47,6 +50,7 @@ class Reconciler:
         with self._office.metrics.reconcile.time():
             known, raw = self._jobs.get(key), self._cache.job(key)
             if known is None and raw is None:
+                self._cache.forget(key)
                 return None
             read_at = None
             if known is None or self._stale(known) or (raw and raw["metadata"]["uid"] != known.metadata.uid):
@@ -70,7 +74,7 @@ class Reconciler:
         namespace, name = key
         raw, (found, version) = await asyncio.gather(
             self._client.find(client.jobs(namespace, name)),
-            self._client.list(client.pods(namespace), f"{labels.JOB_NAME}={name}"),
+            self._client.list(client.pods(namespace), read, f"{labels.JOB_NAME}={name}"),
         )
         self._cache.pods(key).replace(found, version)
         if raw is None:

@@ -188,14 +188,14 @@ class World:
     """One job in this process."""
 
     def __init__(self, folder: Path) -> None:
-        self._address_file = folder / "where.json"
+        self.address_file = folder / "where.json"
         self._threads = ThreadPoolExecutor(16)
         self._synchronizers: list[Synchronizer] = []
         self._particles: list[Particle] = []
 
     def synchronizer(self, **changes: Any) -> Synchronizer:
         """The next incarnation; the one before it must have been stopped."""
-        synchronizer = Synchronizer(len(self._synchronizers) + 1, self._address_file, **changes)
+        synchronizer = Synchronizer(len(self._synchronizers) + 1, self.address_file, **changes)
         self._synchronizers.append(synchronizer)
         return synchronizer
 
@@ -203,7 +203,7 @@ class World:
         identity = Identity(
             job_uid=UID, index=index, incarnation=incarnation, instance_uid=uid or f"p{index}.{incarnation}"
         )
-        return Surroundings(identity, SECRET, address="", address_file=self._address_file)
+        return Surroundings(identity, SECRET, address="", address_file=self.address_file)
 
     def particle(self, index: int, incarnation: int = 1, uid: str = "", model: nn.Module | None = None) -> Particle:
         torch.manual_seed(index)

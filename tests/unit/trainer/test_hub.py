@@ -59,6 +59,16 @@ def test_the_lowest_index_founds_the_swarm_and_the_others_adopt_its_weights(worl
     assert world.particle(0, incarnation=2).attach()[0].action is say.Action.ADOPT
 
 
+def test_a_particle_waits_for_a_synchronizer_whose_address_is_not_told_yet(world: World) -> None:
+    particle = world.particle(0)
+    world.address_file.write_text('{"address": "nowhere"}')
+    attaching = particle.attaching()
+    with pytest.raises(TimeoutError):
+        attaching.result(0.3)
+    world.synchronizer(replicas=1)
+    assert attaching.result(SECONDS)[0].action is say.Action.KEEP
+
+
 def test_another_model_is_refused_naming_the_first_difference(world: World) -> None:
     world.synchronizer(replicas=1)
     world.particle(0).attach()

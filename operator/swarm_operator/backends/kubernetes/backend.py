@@ -105,7 +105,8 @@ class KubernetesBackend:
         if creates:
             if not self._prepared:
                 errors += await self._prepare(creates)
-            errors += await each(creates[:WAVE], self._create)
+            avoid = self._avoided()
+            errors += await each(creates[:WAVE], lambda wish: self._create(wish, avoid))
         remains = filter(None, map(self._fates.remains, self._own))
         deletes = [*(action for action in actions if isinstance(action, Delete)), *remains]
         allowed = [action for action in deletes if self._is_kept(action)]
@@ -182,11 +183,11 @@ class KubernetesBackend:
         self._prepared = not errors
         return errors
 
-    async def _create(self, wish: Create) -> None:
+    async def _create(self, wish: Create, avoid: Sequence[str]) -> None:
         if wish.role is Role.PARTICLE:
-            body = particle_pod(self._job, wish.index, wish.incarnation, avoid=self._avoided())
+            body = particle_pod(self._job, wish.index, wish.incarnation, avoid=avoid)
         else:
-            body = synchronizer_pod(self._job, wish.incarnation, avoid=self._avoided())
+            body = synchronizer_pod(self._job, wish.incarnation, avoid=avoid)
         await self._births.make(wish, body)
 
     def _avoided(self) -> list[str]:

@@ -1,10 +1,12 @@
 """The API server in dicts: over the official client, but not its models, which drop fields that they do not know."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, Final
-from urllib.parse import urlencode
+from typing import Any, Final, TypeVar
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
@@ -21,12 +23,14 @@ PATIENCE: Final = 5
 """Tries of a request that the server is too busy for."""
 LONGEST_PAUSE: Final = 10.0
 """Seconds between two of them."""
-PAGE: Final = 250
+PAGE: Final = 100
 """Objects in one answer to a list."""
 
 _IDLE_SECONDS: Final = 80.0
 """A connection is kept for so long: the server closes it after 90 s, and a new one costs a TLS handshake."""
 _CONNECTIONS: Final = 64
+
+Item = TypeVar("Item")
 
 
 class ApiError(Exception):
@@ -53,8 +57,11 @@ class LoginError(Exception):
 
 
 class _Connections(RESTClientObject):
-    def _create_connector(self) -> aiohttp.TCPConnector:
-        return aiohttp.TCPConnector(ssl=self.ssl_context, limit=_CONNECTIONS, keepalive_timeout=_IDLE_SECONDS)
+    """Connections that are kept, and that do not search the environment for proxies and passwords at each request."""
+
+    def _create_pool_manager(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(ssl=self.ssl_context, limit=_CONNECTIONS, keepalive_timeout=_IDLE_SECONDS)
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
 
 
 class Client:
@@ -110,13 +117,18 @@ class Client:
                 return None
             raise
 
-    async def list(self, path: str, selector: str = "") -> tuple[list[dict[str, Any]], int]:
-        """All objects of a collection, and the version of the whole."""
-        found: list[dict[str, Any]] = []
+    async def list(
+        self, path: str, read: Callable[[dict[str, Any]], Item], selector: str = ""
+    ) -> tuple[list[Item], int]:
+        """All objects of a collection, and the version of the whole.
+
+        `read` makes of each object what is kept of it, before the next page comes: whole pods take much memory.
+        """
+        found: list[Item] = []
         query: dict[str, str] = {"limit": str(PAGE), **({"labelSelector": selector} if selector else {})}
         while True:
             page = _object(await self.request("GET", path, query=query))
-            found += page.get("items") or ()
+            found += map(read, page.get("items") or ())
             onward = page["metadata"].get("continue")
             if not onward:
                 return found, int(page["metadata"].get("resourceVersion") or 0)
@@ -181,12 +193,18 @@ class Client:
             except ApiError as error:
                 if error.status == 401 and not renewed:
                     renewed = True
-                    await self._login(self._configuration)
+                    await self._log_in_again(error)
                 elif attempt < PATIENCE and (error.status == 429 or (error.status == 503 and error.retry_after)):
                     await asyncio.sleep(min(error.retry_after or float(attempt), LONGEST_PAUSE))
                 else:
                     raise
         raise AssertionError  # the last attempt returns or raises
+
+    async def _log_in_again(self, refusal: ApiError) -> None:
+        try:
+            await self._login(self._configuration)
+        except LoginError as error:
+            raise ApiError(refusal.status, refusal.reason, str(error)) from error
 
     async def _once(
         self, verb: str, url: str, body: Mapping[str, Any] | None, headers: dict[str, str], seconds: float
@@ -250,19 +268,23 @@ def _path(group: str, namespace: str, resource: str, name: str = "") -> str:
 def _login(kubeconfig: str | None) -> Callable[[Configuration], Any]:
     async def login(configuration: Configuration) -> None:
         try:
-            if kubeconfig is not None:
-                await load_kube_config(config_file=kubeconfig, client_configuration=configuration, persist_config=False)
-                return
-            try:
-                load_incluster_config(client_configuration=configuration)
-            except ConfigException:
-                await load_kube_config(client_configuration=configuration, persist_config=False)
+            await _load(kubeconfig, configuration)
         except (ConfigException, OSError) as error:
-            raise LoginError(
-                f"no cluster to work in: {error}: run in a pod, or name a file with --kubeconfig"
-            ) from error
+            remedy = "run in a pod, or name a file with --kubeconfig"
+            raise LoginError(f"no cluster to work in: {error}: {remedy}") from error
+        server = urlsplit(configuration.host)
+        if configuration.proxy is None and not proxy_bypass(server.hostname or ""):
+            configuration.proxy = getproxies().get(server.scheme)
 
     return login
+
+
+async def _load(kubeconfig: str | None, configuration: Configuration) -> None:
+    if kubeconfig is None:
+        with contextlib.suppress(ConfigException):
+            load_incluster_config(client_configuration=configuration)
+            return
+    await load_kube_config(config_file=kubeconfig, client_configuration=configuration, persist_config=False)
 
 
 def _refusal(status: int, answer: bytes, retry_after: str | None) -> ApiError:

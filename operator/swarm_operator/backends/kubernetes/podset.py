@@ -47,9 +47,9 @@ class PodSet:
         del self._pods[name]
         return True
 
-    def replace(self, raws: Iterable[Mapping[str, Any]], version: int) -> None:
+    def replace(self, found: Iterable[Pod | None], version: int) -> None:
         """A list of all, as of `version`: what is not in it is gone, unless it was made later."""
-        listed = {pod.name: pod for pod in map(read, raws) if pod is not None}
+        listed = {pod.name: pod for pod in found if pod is not None}
         for pod in self._pods.values():
             listing = listed.get(pod.name)
             if pod.version > (version if listing is None else listing.version):

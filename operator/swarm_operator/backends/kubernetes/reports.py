@@ -60,6 +60,8 @@ class Reports:
                 if response.status != 200:
                     raise ReportError(f"the synchronizer at {address} answered {response.status} {response.reason}")
                 return await response.read()
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            why = str(error) or "it does not answer"
+        except TimeoutError as error:
+            raise ReportError(f"no report from the synchronizer at {address}: it does not answer") from error
+        except (aiohttp.ClientError, OSError) as error:
+            why = error.os_error.strerror if isinstance(error, aiohttp.ClientConnectorError) else str(error)
             raise ReportError(f"no report from the synchronizer at {address}: {why}") from error
