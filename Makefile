@@ -2,11 +2,11 @@
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help run test check bench generate clean setup lint
+.PHONY: help run test check bench cluster cluster-down e2e generate clean setup lint
 .DEFAULT_GOAL := help
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 run: setup ## train MNIST with a swarm of four on this machine; one particle is killed half-way
 	swarm run examples/mnist/job.yaml --kill 2@50%
@@ -19,6 +19,15 @@ check: lint ## format, lint, types, import rules, unit tests
 
 bench: setup ## every benchmark, one after the other
 	@for script in benchmarks/[!_]*.py; do echo "== $$script"; python "$$script" || exit; done
+
+cluster: setup ## a kind cluster with the operator in it; prints what to export
+	@PYTHONPATH=tests python -m e2e up
+
+cluster-down: setup ## remove every trace of it, caches excepted
+	@PYTHONPATH=tests python -m e2e down
+
+e2e: setup ## swarms on a cluster, and what may befall them
+	pytest tests/e2e
 
 generate: setup ## write what follows from the models: the CRD, its reference, the chart's README
 	python -m swarm_api.crd

@@ -11,13 +11,14 @@ import pytest
 from cluster import CommandError, UnavailableError, binaries
 from cluster.apiserver import ApiServer
 from controller.stage import Stage
+from swarm_operator.cluster.config import Config
 
 CRD = Path(__file__).parents[2] / "crds" / "swarm.training_swarmtrainingjobs.yaml"
 OPERATOR = "swarm"
 """Whose requests are counted."""
 SECONDS = 60
 """Of one story at most."""
-PROGRAMS = ("etcd", "kube-apiserver", "kubeadm", "kubectl")
+PROGRAMS = ("etcd", "kube-apiserver", "kubeadm", "kubectl", "helm")
 
 _numbers = itertools.count(1)
 
@@ -49,13 +50,22 @@ def server() -> Iterator[ApiServer]:
 def play(server: ApiServer, tmp_path: Path) -> Callable[[Callable[[Stage], Awaitable[None]]], None]:
     """Plays a story on a stage: an empty namespace in which the operator works."""
 
-    def run(story: Callable[[Stage], Awaitable[None]], *, kubeconfig: Path | None = None) -> None:
+    def run(story: Callable[[Stage], Awaitable[None]], *, installed: Path | None = None) -> None:
+        """`installed`: login of an operator that works in all namespaces, as the chart installs it."""
+
         async def on_stage() -> None:
             number = next(_numbers)
             key = tmp_path / "key"
             key.write_text("0" * 32)
-            operators = kubeconfig or server.kubeconfig_of_user(OPERATOR)
-            async with Stage.set(f"test-{number}", f"127.0.1.{number}", server.kubeconfig, operators, key) as stage:
+            name = f"test-{number}"
+            config = Config(
+                kubeconfig=str(installed or server.kubeconfig_of_user(OPERATOR)),
+                namespaces=() if installed else (name,),
+                key_file=key,
+                metrics_port=0,
+                liveness_port=0,
+            )
+            async with Stage.set(name, f"127.0.1.{number}", server.kubeconfig, config) as stage:
                 await story(stage)
 
         asyncio.run(asyncio.wait_for(on_stage(), SECONDS))

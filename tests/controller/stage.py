@@ -41,11 +41,8 @@ class Stage:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def set(cls, namespace: str, ip: str, kubeconfig: Path, operators: Path, key: Path) -> AsyncIterator["Stage"]:
+    async def set(cls, namespace: str, ip: str, kubeconfig: Path, config: Config) -> AsyncIterator["Stage"]:
         """For the duration the operator runs."""
-        config = Config(
-            kubeconfig=str(operators), namespaces=(namespace,), key_file=key, metrics_port=0, liveness_port=0
-        )
         logging.getLogger("swarm_operator").setLevel(logging.INFO)
         async with contextlib.AsyncExitStack() as stack:
             admin = await Client.connect(str(kubeconfig))

@@ -1,6 +1,5 @@
 """A swarm under test: its job, its pods, and what a person is told of them."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,13 +35,13 @@ class Swarm:
     def start(
         self, *, replicas: int = 2, script: str | None = None, container: Mapping[str, Any] | None = None, **spec: Any
     ) -> None:
-        """Apply a job whose particles run `scripts/train.py`, or another script."""
+        """Apply a job whose particles run `scripts/train.py`, or another script, which finds it as /script/good.py."""
         self.kube.apply(
             {
                 "apiVersion": "v1",
                 "kind": "ConfigMap",
                 "metadata": {"name": "script"},
-                "data": {"train.py": script or SCRIPT.read_text()},
+                "data": {"train.py": script or SCRIPT.read_text(), "good.py": SCRIPT.read_text()},
             },
             self.manifest(replicas=replicas, container=container, **spec),
         )
@@ -84,10 +83,9 @@ class Swarm:
                 self.kube("exec", name, "--container=trainer", "--", "touch", "/tmp/end")
         self.reaches("Complete")
 
-    def kill(self, pod: str) -> float:
-        """SIGKILL for the process that trains; when that was, on the monotonic clock."""
+    def kill(self, pod: str) -> None:
+        """SIGKILL for the process that trains."""
         self.kube("exec", pod, "--container=trainer", "--", "sh", "-c", "kill -9 $(cat /tmp/pid)")
-        return time.monotonic()
 
     # -- what a user sees
 
@@ -125,10 +123,19 @@ class Swarm:
     def lives(self) -> dict[str, Life]:
         """The pods whose containers run and are not told to end."""
         return {
-            name: Life(pod["metadata"]["uid"], _restarts(pod), pod["spec"]["nodeName"])
+            name: Life(pod["metadata"]["uid"], restarts(pod), pod["spec"]["nodeName"])
             for name, pod in self.pods().items()
             if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]
         }
+
+    def lives_but(self, *names: str) -> dict[str, Life]:
+        """The same without these."""
+        return {name: life for name, life in self.lives().items() if name not in names}
+
+    def keeps(self, lives: Mapping[str, Life]) -> None:
+        """These pods are still the same, and none of their containers was started again."""
+        now = self.lives()
+        assert {name: now.get(name) for name in lives} == lives
 
     def pod(self, index: int, incarnation: int = 1) -> str:
         """Name of a particle's pod."""
@@ -171,5 +178,6 @@ class Swarm:
         )
 
 
-def _restarts(pod: Object) -> int:
+def restarts(pod: Object) -> int:
+    """Of all containers of a pod."""
     return sum(status["restartCount"] for status in pod["status"].get("containerStatuses", ()))

@@ -1,6 +1,4 @@
-"""What happens to a particle's pod, and that it happens to no other."""
-
-import time
+"""What befalls a particle's pod befalls no other."""
 
 import pytest
 
@@ -12,15 +10,68 @@ from e2e.swarms import Swarm
 def test_a_killed_process_is_replaced_and_the_others_train_on(swarm: Swarm) -> None:
     swarm.start(replicas=2)
     swarm.trains(_0=1, _1=1)
-    others = swarm.lives()
-    others.pop(swarm.pod(1))
+    others = swarm.lives_but(swarm.pod(1))
 
     swarm.kill(swarm.pod(1))
 
     status = swarm.trains(seconds=60, _0=1, _1=2)
-    assert {name: swarm.lives()[name] for name in others} == others
-    (failed,) = [each for each in status["particleStatuses"] if each["index"] == 1]
-    assert (failed["failures"], failed["lastExitCode"], failed["phase"]) == (1, -9, "Running")
+    swarm.keeps(others)
+    (killed,) = [each for each in status["particleStatuses"] if each["index"] == 1]
+    assert (killed["failures"], killed["lastExitCode"], killed["phase"]) == (1, -9, "Running")
+    assert status["recovery"]["count"] == 1
+    assert {"detectSeconds", "scheduleSeconds", "startSeconds", "rejoinSeconds"} <= set(status["recovery"])
+    assert swarm.condition("Degraded")[:2] == ("False", "AllPresent")
     swarm.finish()
     assert swarm.condition("Complete")[:2] == ("True", "ModelWritten")
     assert swarm.row()["STATE"] == "Complete"
+
+
+def test_a_deleted_pod_is_replaced_free_of_charge(swarm: Swarm) -> None:
+    swarm.start(replicas=2)
+    swarm.trains(_0=1, _1=1)
+    others = swarm.lives_but(swarm.pod(0))
+
+    swarm.kube("delete", "pod", swarm.pod(0))
+
+    status = swarm.trains(seconds=60, _0=2, _1=1)
+    swarm.keeps(others)
+    (deleted,) = [each for each in status["particleStatuses"] if each["index"] == 0]
+    assert (deleted.get("failures", 0), deleted["phase"]) == (0, "Running")
+    assert "ParticleReplaced" in swarm.events() or status["recovery"]["count"] == 1
+
+
+def test_an_image_that_cannot_be_pulled_is_named(swarm: Swarm) -> None:
+    swarm.start(replicas=2, container={"image": "nowhere.invalid/trainer:1"})
+
+    def why() -> str:
+        return swarm.condition("Running")[2]
+
+    message = until(why, lambda why: "ImagePull" in why or "ErrImage" in why, "a word about the image", 60)
+    assert "nowhere.invalid/trainer:1" in message
+    assert swarm.condition("Running")[0] == "False"
+    assert swarm.row()["STATE"] == "Starting"
+    assert swarm.row()["PARTICLES"] == "0/2"
+    assert {name for name in swarm.pods() if "particle" in name} == {swarm.pod(0), swarm.pod(1)}
+
+
+def test_a_script_that_always_fails_ends_the_job_when_its_budget_is_spent(swarm: Swarm) -> None:
+    script = """
+import os, sys, runpy, time
+if os.environ["SWARM_PARTICLE_INDEX"] == "1":
+    sys.exit("there is no such data set")
+runpy.run_path("/script/good.py")
+"""
+    swarm.start(
+        replicas=2, script=script, particles={"minReplicas": 2, "failurePolicy": {"maxFailuresPerParticle": 1}}
+    )
+
+    status = swarm.reaches("Failed", seconds=120)
+
+    held, reason, message = swarm.condition("Failed")
+    assert (held, reason) == ("True", "TooManyFailures")
+    assert "there is no such data set" in message
+    assert "failed with exit code 1" in message
+    assert status["particles"]["quarantined"] == 1
+    assert swarm.row()["STATE"] == "Failed"
+    until(swarm.lives, lambda lives: not lives, "nothing lives on", 60)
+    assert {"ParticleQuarantined", "JobFailed"} <= set(swarm.events())

@@ -6,10 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import kopf
-from kubernetes.aio.client import Configuration
 
 from swarm_api.names import GROUP, PLURAL, VERSION
-from swarm_operator.backends.kubernetes.client import PAGE
+from swarm_operator.backends.kubernetes.client import PAGE, Entrance
 from swarm_operator.backends.kubernetes.labels import JOB_NAME
 from swarm_operator.cluster.intake import Intake
 
@@ -22,7 +21,7 @@ log = logging.getLogger(__name__)
 
 async def watch(
     intake: Intake,
-    login: Callable[[], Awaitable[Configuration]],
+    login: Callable[[], Awaitable[Entrance]],
     namespaces: tuple[str, ...],
     *,
     nodes: bool,
@@ -69,12 +68,12 @@ async def watch(
     raise RuntimeError(f"watching ended: {', '.join(task.get_name() for task in done)}")
 
 
-def _registry(intake: Intake, login: Callable[[], Awaitable[Configuration]], *, nodes: bool) -> kopf.OperatorRegistry:
+def _registry(intake: Intake, login: Callable[[], Awaitable[Entrance]], *, nodes: bool) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry, id="login")
     async def log_in(**_: Any) -> kopf.ConnectionInfo:
-        return await _connection(await login())
+        return _connection(await login())
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry, id="job")
     async def job(event: kopf.RawEvent, **_: Any) -> None:
@@ -120,16 +119,13 @@ class _NoCopies(kopf.DiffBaseStorage):
         return None
 
 
-async def _connection(found: Configuration) -> kopf.ConnectionInfo:
-    header = (await found.auth_settings()).get("BearerToken", {}).get("value")
-    scheme, _, token = str(header or "").rpartition(" ")
+def _connection(found: Entrance) -> kopf.ConnectionInfo:
     return kopf.ConnectionInfo(
-        server=found.host,
-        ca_path=found.ssl_ca_cert,
-        insecure=not found.verify_ssl,
-        certificate_path=found.cert_file,
-        private_key_path=found.key_file,
-        scheme=scheme or None,
-        token=token or None,
+        server=found.server,
+        ca_path=found.authority,
+        insecure=not found.verified,
+        certificate_path=found.certificate,
+        private_key_path=found.private_key,
+        token=found.token or None,
         proxy_url=found.proxy,
     )

@@ -123,7 +123,7 @@ class _Operator:
                     )
                 await watch(
                     intake,
-                    self.client.configuration,
+                    self.client.entrance,
                     self.config.namespaces,
                     nodes=nodes,
                     ready=self.ready,

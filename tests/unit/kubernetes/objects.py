@@ -11,7 +11,7 @@ NOON = 1_772_366_400.0
 
 
 def a_job(*, template=None, container=None, pod=None, synchronizer=None, uid="uid-1", **spec):
-    """A job whose particles have one container; `container` and `pod` are further fields of it and of the pod's spec."""
+    """A job of one container a particle; `container` and `pod` are further fields of that and of the pod's spec."""
     trainer = {"name": "trainer", "image": "mine", "command": ["python", "train.py"], **(container or {})}
     template = template or {"spec": {"containers": [trainer], **(pod or {})}}
     return SwarmTrainingJob(
@@ -28,7 +28,9 @@ def a_job(*, template=None, container=None, pod=None, synchronizer=None, uid="ui
 def the_trainer(pod):
     """The container into which the operator put its variables."""
     (found,) = [
-        each for each in pod["spec"]["containers"] if any(item["name"] == "SWARM_JOB_UID" for item in each.get("env", ()))
+        each
+        for each in pod["spec"]["containers"]
+        if any(item["name"] == "SWARM_JOB_UID" for item in each.get("env", ()))
     ]
     return found
 

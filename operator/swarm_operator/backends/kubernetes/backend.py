@@ -217,12 +217,13 @@ class KubernetesBackend:
         if incarnation == self._pinned:
             return
         namespace, wanted = self._job.metadata.namespace, children.service(self._job, incarnation)
-        path, selector = client.services(namespace, wanted["metadata"]["name"]), wanted["spec"]["selector"]
-        found = await self._client.find(path)
-        if found is None:
+        path = client.services(namespace, wanted["metadata"]["name"])
+        try:  # a patch that changes nothing is no write, and so nobody needs the right to read Services
+            await self._client.patch(path, {"spec": {"selector": wanted["spec"]["selector"]}})
+        except ApiError as error:
+            if error.status != 404:
+                raise
             await self._client.create_once(client.services(namespace), wanted)
-        elif found["spec"].get("selector") != selector:
-            await self._client.patch(path, {"spec": {"selector": selector}})
         self._pinned = incarnation
 
     async def _tell(self, synchronizer: Pod) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from urllib.parse import urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -56,6 +57,21 @@ class LoginError(Exception):
     """No cluster can be found or entered; the message says what to set."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entrance:
+    """Where the API server is, and who asks it."""
+
+    server: str
+    authority: str | None
+    """File with the certificates that the server's must descend from."""
+    verified: bool
+    certificate: str | None
+    private_key: str | None
+    """Files, where the client has a certificate of its own."""
+    token: str
+    proxy: str | None
+
+
 class _Connections(RESTClientObject):
     """Connections that are kept, and that do not search the environment for proxies and passwords at each request."""
 
@@ -95,10 +111,24 @@ class Client:
         """Close all connections."""
         await self._api.close()
 
-    async def configuration(self) -> Configuration:
-        """How to log in, read again; for whoever keeps connections of its own."""
-        await self._login(self._configuration)
-        return self._configuration
+    async def entrance(self) -> Entrance:
+        """How to log in, read again; for whoever keeps connections of its own.
+
+        Raises:
+            LoginError: nobody knows any more.
+        """
+        found = self._configuration
+        await self._login(found)
+        header = (await found.auth_settings()).get("BearerToken", {}).get("value")
+        return Entrance(
+            server=found.host,
+            authority=found.ssl_ca_cert,
+            verified=bool(found.verify_ssl),
+            certificate=found.cert_file,
+            private_key=found.key_file,
+            token=str(header or "").rpartition(" ")[2],
+            proxy=found.proxy,
+        )
 
     async def get(self, path: str) -> dict[str, Any]:
         """One object.
