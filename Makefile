@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help run test check bench cluster cluster-down e2e generate clean setup lint
+.PHONY: help run test check api bench cluster cluster-down e2e generate clean setup lint
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -11,8 +11,11 @@ help: ## show this
 run: setup ## train MNIST with a swarm of four on this machine; one particle is killed half-way
 	swarm run examples/mnist/job.yaml --kill 2@50%
 
-test: lint ## everything: check, real processes started and killed, a real API server
-	pytest tests/unit tests/faults tests/apiserver
+test: lint ## everything that needs no cluster: check, and real processes started and killed
+	pytest tests/unit tests/faults
+
+api: setup ## CRD, chart and operator against a real API server; builds Kubernetes once, which takes a while
+	pytest tests/apiserver tests/controller
 
 check: lint ## format, lint, types, import rules, unit tests
 	pytest tests/unit

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 
-from swarm_operator.backends.kubernetes.client import LoginError
+from swarm_operator.backends.kubernetes.login import LoginError
 from swarm_operator.cluster import logs, operator
 from swarm_operator.cluster.config import ConfigError, parse
 

@@ -14,7 +14,7 @@ from aiohttp import web
 from swarm_api import env
 from swarm_api.names import API_VERSION, KIND
 from swarm_api.report import ParticleReport, Presence, Report, SwarmState
-from swarm_operator.backends.kubernetes import client
+from swarm_operator.backends.kubernetes import paths
 from swarm_operator.backends.kubernetes.client import Client
 from swarm_operator.cluster import operator
 from swarm_operator.cluster.config import Config
@@ -77,13 +77,13 @@ class Stage:
             "metadata": {"name": name},
             "spec": {"algorithm": {"name": "PSOPS"}, "particles": particles, **spec},
         }
-        return await self.admin.create(client.jobs(self.namespace), body)
+        return await self.admin.create(paths.jobs(self.namespace), body)
 
     async def job(self, name: str = "mnist") -> dict[str, Any]:
-        return await self.admin.get(client.jobs(self.namespace, name))
+        return await self.admin.get(paths.jobs(self.namespace, name))
 
     async def change_job(self, spec: dict[str, Any], name: str = "mnist") -> None:
-        await self.admin.patch(client.jobs(self.namespace, name), {"spec": spec})
+        await self.admin.patch(paths.jobs(self.namespace, name), {"spec": spec})
 
     async def condition(self, kind: str, name: str = "mnist") -> tuple[str, str, str]:
         """Status, reason and message."""
@@ -97,10 +97,10 @@ class Stage:
         return found
 
     async def pods(self) -> dict[str, dict[str, Any]]:
-        return {pod["metadata"]["name"]: pod for pod in await self.all(client.pods)}
+        return {pod["metadata"]["name"]: pod for pod in await self.all(paths.pods)}
 
     async def pod(self, name: str) -> dict[str, Any]:
-        return await self.admin.get(client.pods(self.namespace, name))
+        return await self.admin.get(paths.pods(self.namespace, name))
 
     async def has_pods(self, *names: str, seconds: float = 20) -> dict[str, dict[str, Any]]:
         """The pods, as soon as they are these and no others."""
@@ -108,7 +108,7 @@ class Stage:
 
     async def events(self) -> list[tuple[str, str]]:
         """Reason and message, oldest first."""
-        return [(each["reason"], each["message"]) for each in await self.all(client.events)]
+        return [(each["reason"], each["message"]) for each in await self.all(paths.events)]
 
     async def until(self, look: Callable[[], Any], good: Callable[[Any], Any], seconds: float = 20) -> Any:
         """What is seen as soon as it is good."""
@@ -118,7 +118,7 @@ class Stage:
             if good(seen):
                 return seen
             if time.monotonic() > end:
-                job = await self.admin.find(client.jobs(self.namespace, "mnist"))
+                job = await self.admin.find(paths.jobs(self.namespace, "mnist"))
                 status = json.dumps((job or {}).get("status"), indent=1)
                 shown = sorted(seen) if isinstance(seen, dict) else seen
                 raise AssertionError(f"not within {seconds} s: {shown}\n{status}\n{await self.events()}")
@@ -140,10 +140,10 @@ class Stage:
     async def bind(self, name: str, node: str) -> None:
         target = {"apiVersion": "v1", "kind": "Node", "name": node}
         body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
-        await self.admin.create(f"{client.pods(self.namespace, name)}/binding", body)
+        await self.admin.create(f"{paths.pods(self.namespace, name)}/binding", body)
 
     async def set_pod(self, name: str, **status: Any) -> None:
-        await self.admin.patch(f"{client.pods(self.namespace, name)}/status", {"status": status})
+        await self.admin.patch(f"{paths.pods(self.namespace, name)}/status", {"status": status})
 
     async def run(self, *names: str) -> None:
         for name in names:
@@ -162,7 +162,7 @@ class Stage:
 
     async def delete_pod(self, name: str, grace: int | None = None) -> None:
         pod = await self.pod(name)
-        await self.admin.delete(client.pods(self.namespace, name), pod["metadata"]["uid"], grace)
+        await self.admin.delete(paths.pods(self.namespace, name), pod["metadata"]["uid"], grace)
 
     async def create_node(self, name: str) -> None:
         body = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}

@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from swarm_operator.backends.kubernetes import client
+from swarm_operator.backends.kubernetes import paths
 
 EVERYBODY = ("mnist-synchronizer-1", "mnist-particle-0-1", "mnist-particle-1-1")
 
@@ -42,7 +42,7 @@ def test_a_job_that_is_deleted_while_the_operator_is_away_leaves_it_nothing_to_d
         assert "finalizers" not in (await stage.job())["metadata"]
         assert "annotations" not in (await stage.job())["metadata"]
         await stage.stop_operator()
-        await stage.admin.delete(client.jobs(stage.namespace, "mnist"), job["metadata"]["uid"])
+        await stage.admin.delete(paths.jobs(stage.namespace, "mnist"), job["metadata"]["uid"])
         pods = await stage.pods()
         stage.start_operator()
         await stage.end("mnist-particle-0-1", 1)
@@ -69,7 +69,7 @@ def test_pods_of_an_older_job_of_the_same_name_are_left_alone(play):
     async def story(stage):
         old = await stage.create_job()
         before = await stage.has_pods(*EVERYBODY)
-        await stage.admin.delete(client.jobs(stage.namespace, "mnist"), old["metadata"]["uid"])
+        await stage.admin.delete(paths.jobs(stage.namespace, "mnist"), old["metadata"]["uid"])
         await stage.create_job()
         after = await stage.has_pods(*EVERYBODY, "mnist-synchronizer-2", "mnist-particle-0-2", "mnist-particle-1-2")
         assert all(after[name]["metadata"]["uid"] == pod["metadata"]["uid"] for name, pod in before.items())

@@ -5,7 +5,7 @@ import json
 import time
 
 from swarm_api.report import Presence, SwarmState
-from swarm_operator.backends.kubernetes import client, labels
+from swarm_operator.backends.kubernetes import labels, paths
 
 EVERYBODY = ("mnist-synchronizer-1", "mnist-particle-0-1", "mnist-particle-1-1")
 
@@ -14,18 +14,27 @@ def settings_of(pod):
     return json.loads(pod["metadata"]["annotations"][labels.SETTINGS])
 
 
-def test_a_job_becomes_pods_and_what_they_need(play):
+def writes(before, after):
+    """How many of each verb the operator asked for that change something."""
+    made = {verb: after[user, verb] - before[user, verb] for user, verb in after if user == "swarm"}
+    return {verb: number for verb, number in made.items() if number and verb not in ("get", "list", "watch")}
+
+
+def test_a_job_becomes_pods_and_what_they_need_in_as_few_requests(play, server):
     async def story(stage):
+        before = server.requests_by_user()
         claim = {"resources": {"requests": {"storage": "1Gi"}}}
         job = await stage.create_job(synchronizer={"output": {"volumeClaim": claim}})
         pods = await stage.has_pods(*EVERYBODY)
         selector = "swarm.training/job-name=mnist,swarm.training/role=particle"
         status = await stage.status_is(state="Pending", selector=selector)
+        made = writes(before, server.requests_by_user())
+        assert made == {"create": 7, "patch": 2}, "pods, what they need, a question; Service and status"
         incarnations = {key: each.get("incarnation") for key, each in status["attempts"].items()}
         assert incarnations == {"synchronizer": 1, "0": 1, "1": 1}
-        (service,) = await stage.all(client.services)
-        (secret,) = await stage.all(client.secrets)
-        (claim,) = await stage.all(client.claims)
+        (service,) = await stage.all(paths.services)
+        (secret,) = await stage.all(paths.secrets)
+        (claim,) = await stage.all(paths.claims)
         owners = {each["metadata"]["ownerReferences"][0]["uid"] for each in (*pods.values(), service, secret)}
         assert owners == {job["metadata"]["uid"]}
         assert "ownerReferences" not in claim["metadata"], "the model outlives the job"
@@ -82,7 +91,7 @@ def test_a_lost_synchronizer_is_replaced_and_found_under_the_same_name(play):
         pods = await stage.has_pods(*EVERYBODY, "mnist-synchronizer-2")
 
         async def selected():
-            (service,) = await stage.all(client.services)
+            (service,) = await stage.all(paths.services)
             return service["spec"]["selector"]
 
         def matches(selector):
@@ -168,9 +177,7 @@ def test_while_nothing_happens_nothing_is_written(play, server):
         await asyncio.sleep(2.5)  # until the last change of the status is written
         before, reads = server.requests_by_user(), stage.reads
         await asyncio.sleep(4)
-        after = server.requests_by_user()
-        made = {verb: after[user, verb] - before[user, verb] for user, verb in after if user == "swarm"}
-        assert not {verb: number for verb, number in made.items() if number and verb not in ("get", "list", "watch")}
+        assert not writes(before, server.requests_by_user())
         assert stage.reads > reads, "the report is still read"
 
     play(story)

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from cluster import binaries
+from cluster.versions import KUBERNETES
 from swarm_api.report import Presence
 
 CHART = Path(__file__).parents[2] / "charts" / "swarm-operator"
@@ -20,6 +21,7 @@ EVERYBODY = ("mnist-synchronizer-1", "mnist-particle-0-1", "mnist-particle-1-1")
 def installed(server):
     """The login of the operator's ServiceAccount."""
     command = [binaries.path("helm"), "template", "swarm", CHART, "--namespace", NAMESPACE]
+    command += ["--kube-version", KUBERNETES]
     rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = [each for each in yaml.safe_load_all(rendered) if each and each["kind"] in RIGHTS]
     server.kubectl("create", "namespace", NAMESPACE)

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 
 from cluster import Cluster, CommandError, UnavailableError, kind
 from e2e import deploy
-from e2e.kube import Kube, story
+from e2e.kube import Kube, Object, story
 from e2e.swarms import Swarm
 
 TEST_SECONDS = 300
@@ -19,6 +19,7 @@ TEST_SECONDS = 300
 
 _numbers = itertools.count(1)
 _FOUND = pytest.StashKey["Found | Exception"]()
+_RECOVERIES = pytest.StashKey[dict[str, Object]]()
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,24 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         kind.down()
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    recoveries = config.stash.get(_RECOVERIES, {})
+    if not recoveries:
+        return
+    terminalreporter.section("seconds until the replacement contributed")
+    phases = ("detect", "schedule", "start", "rejoin")
+    terminalreporter.write_line("".join(f"{head:>10}" for head in (*phases, "in all")).rjust(72))
+    for what, recovery in recoveries.items():
+        found = [recovery.get(f"{phase}Seconds") for phase in phases]
+        spans = [*found, sum(filter(None, found))]
+        cells = "".join(f"{'-' if span is None else format(span, '.1f'):>10}" for span in spans)
+        terminalreporter.write_line(f"{what:<22}{cells}")
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     swarm = getattr(item, "funcargs", {}).get("swarm")
     found = item.config.stash.get(_FOUND, None)
@@ -86,6 +103,12 @@ def cluster(found: Found) -> Cluster:
     if found.kind is None:
         pytest.skip("this test harms nodes, and the cluster is somebody else's")
     return found.kind
+
+
+@pytest.fixture(scope="session")
+def recoveries(pytestconfig: pytest.Config) -> dict[str, Object]:
+    """Takes `status.recovery` by what had happened, for the summary."""
+    return pytestconfig.stash.setdefault(_RECOVERIES, {})
 
 
 @pytest.fixture

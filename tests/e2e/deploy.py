@@ -29,23 +29,25 @@ def up() -> Cluster:
     cluster = kind.up([kind.python_environment()])
     packages.show(cluster)
     with console.step("building the operator's image", 30):
-        operator = _build_operator(cluster)
+        cluster.docker.build(ROOT, _operator(), target="operator")
+        cluster.load_image(_operator())
     with console.step("building the trainer's image and bringing both onto the nodes", 15):
         _build_trainer(cluster)
     with console.step("installing the operator", 10):
-        install(cluster, operator)
+        install(cluster)
     return cluster
 
 
-def install(cluster: Cluster, image: str) -> None:
+def install(cluster: Cluster, *flags: str) -> None:
     """Install the chart, or upgrade it; returns when the operator is ready."""
     chart = ROOT / "charts" / "swarm-operator"
-    digest = cluster.docker("image", "inspect", "--format={{.Id}}", image).strip()
+    digest = cluster.docker("image", "inspect", "--format={{.Id}}", _operator()).strip()
     # Under the same tag the operator is replaced where its image is another one.
     values = [f"--values={_HERE / 'operator.yaml'}", f"--set=podAnnotations.{_escaped(_KEEP)}={digest}"]
-    command = ["helm", "upgrade", "--install", RELEASE, chart, f"--namespace={NAMESPACE}", "--create-namespace"]
+    where = [f"--namespace={NAMESPACE}", "--create-namespace"]
+    command = ["helm", "upgrade", "--install", RELEASE, str(chart), *where]
     try:
-        console.output([*command, *values, "--wait", "--timeout=120s"], env=cluster.environment, timeout=150)
+        console.output([*command, *values, *flags, "--wait", "--timeout=120s"], env=cluster.environment, timeout=150)
     except CommandError:
         print(cluster.kubectl("logs", f"--namespace={NAMESPACE}", f"deployment/{DEPLOYMENT}", "--tail=20"))
         raise
@@ -57,11 +59,8 @@ def version() -> str:
     return str(project["version"])
 
 
-def _build_operator(cluster: Cluster) -> str:
-    tag = f"{_OPERATOR}:{version()}"
-    cluster.docker.build(ROOT, tag, target="operator")
-    cluster.load_image(tag)
-    return tag
+def _operator() -> str:
+    return f"{_OPERATOR}:{version()}"
 
 
 def _build_trainer(cluster: Cluster) -> None:
@@ -71,7 +70,9 @@ def _build_trainer(cluster: Cluster) -> None:
     # Only on the nodes: in the engine this name is for the real one.
     tag = f"docker.io/{TRAINER}:{version()}"
     for worker in cluster.workers:
-        cluster.docker("exec", worker, "ctr", "--namespace=k8s.io", "images", "tag", "--force", f"docker.io/{_THIN}", tag)
+        cluster.docker(
+            "exec", worker, "ctr", "--namespace=k8s.io", "images", "tag", "--force", f"docker.io/{_THIN}", tag
+        )
 
 
 def _escaped(key: str) -> str:

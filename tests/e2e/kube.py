@@ -52,19 +52,14 @@ def until(look: Callable[[], T], good: Callable[[T], object], what: str, seconds
 
     Raises:
         AssertionError: it was not in time; with what was seen last.
+        CommandError: a question failed.
     """
     end = time.monotonic() + seconds
     while True:
         late = time.monotonic() > end
-        try:
-            seen: T | CommandError = look()
-        except CommandError as error:  # such as an API server that is asked through a node that just died
-            if late:
-                raise
-            seen = error
-        else:
-            if good(seen):
-                return seen
+        seen = look()
+        if good(seen):
+            return seen
         if late:
             raise AssertionError(f"{what}: not within {seconds:.0f} s; last seen: {seen}")
         time.sleep(LOOK_SECONDS)

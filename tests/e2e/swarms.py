@@ -1,5 +1,7 @@
 """A swarm under test: its job, its pods, and what a person is told of them."""
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +35,23 @@ class Swarm:
     # -- what a user does
 
     def start(
-        self, *, replicas: int = 2, script: str | None = None, container: Mapping[str, Any] | None = None, **spec: Any
+        self,
+        *,
+        replicas: int = 2,
+        script: str | None = None,
+        container: Mapping[str, Any] | None = None,
+        pod: Mapping[str, Any] | None = None,
+        synchronizer: Mapping[str, Any] | None = None,
+        **spec: Any,
     ) -> None:
-        """Apply a job whose particles run `scripts/train.py`, or another script, which finds it as /script/good.py."""
+        """Apply a job whose particles run `scripts/train.py`, or another script, which finds it as /script/good.py.
+
+        Args:
+            container: more fields of the container that trains.
+            pod: more fields of a particle's pod.
+            synchronizer: more fields of the synchronizer's pod.
+            spec: more fields of the job.
+        """
         self.kube.apply(
             {
                 "apiVersion": "v1",
@@ -43,38 +59,49 @@ class Swarm:
                 "metadata": {"name": "script"},
                 "data": {"train.py": script or SCRIPT.read_text(), "good.py": SCRIPT.read_text()},
             },
-            self.manifest(replicas=replicas, container=container, **spec),
+            self._manifest(replicas, container or {}, pod or {}, synchronizer or {}, spec),
         )
 
-    def manifest(self, *, replicas: int, container: Mapping[str, Any] | None, **spec: Any) -> Object:
-        """The job."""
+    def _manifest(
+        self,
+        replicas: int,
+        container: Mapping[str, Any],
+        pod: Mapping[str, Any],
+        synchronizer: Mapping[str, Any],
+        spec: dict[str, Any],
+    ) -> Object:
+        # A process that is the first of its namespace cannot be killed from within.
+        common = {"shareProcessNamespace": True, "terminationGracePeriodSeconds": 10}
         trainer = {
             "name": "trainer",
             "image": self.image,
             "command": ["python", "/script/train.py"],
             "env": [{"name": "OMP_NUM_THREADS", "value": "1"}],
             "volumeMounts": [{"name": "script", "mountPath": "/script"}],
-        } | dict(container or {})
-        template = {
-            # So that the process is not the first of its namespace, which a container cannot kill from within.
-            "shareProcessNamespace": True,
-            "terminationGracePeriodSeconds": 10,
-            "volumes": [{"name": "script", "configMap": {"name": "script"}}],
-            "containers": [trainer],
+            **container,
         }
-        synchronizer = {"template": {"spec": {**template, "containers": [{"name": "trainer", "image": self.image}]}}}
-        particles = {"replicas": replicas, "template": {"spec": template}} | spec.pop("particles", {})
-        algorithm = {"name": "PSOPS", "syncPeriod": 5}
+        volumes = [{"name": "script", "configMap": {"name": "script"}}]
+        template = {"spec": {**common, "volumes": volumes, "containers": [trainer], **pod}}
+        holder = {"spec": {**common, "containers": [{"name": "trainer", "image": self.image}], **synchronizer}}
         return {
             "apiVersion": API_VERSION,
             "kind": KIND,
             "metadata": {"name": self.name},
-            "spec": {"algorithm": algorithm, "particles": particles, "synchronizer": synchronizer, **spec},
+            "spec": {
+                "algorithm": {"name": "PSOPS", "syncPeriod": 5},
+                "synchronizer": {"template": holder},
+                **spec,
+                "particles": {"replicas": replicas, "template": template, **spec.get("particles", {})},
+            },
         }
 
-    def change(self, patch: str) -> None:
+    def change(self, **spec: Any) -> None:
         """`kubectl patch` of the job."""
-        self.kube("patch", "stj", self.name, "--type=merge", f"--patch={patch}")
+        self.kube("patch", "stj", self.name, "--type=merge", f"--patch={json.dumps({'spec': spec})}")
+
+    def scale(self, replicas: int) -> None:
+        """`kubectl scale`."""
+        self.kube("scale", f"stj/{self.name}", f"--replicas={replicas}")
 
     def finish(self) -> None:
         """Let every particle find that its training is over, then wait for the model."""
@@ -84,8 +111,9 @@ class Swarm:
         self.reaches("Complete")
 
     def kill(self, pod: str) -> None:
-        """SIGKILL for the process that trains."""
-        self.kube("exec", pod, "--container=trainer", "--", "sh", "-c", "kill -9 $(cat /tmp/pid)")
+        """SIGKILL for the Python processes of a pod; the pattern does not match the shell that it is given to."""
+        pids = "$(grep -l '^[p]ython' /proc/[0-9]*/cmdline | cut -d/ -f3)"
+        self.kube("exec", pod, "--container=trainer", "--", "sh", "-c", f"kill -9 {pids}")
 
     # -- what a user sees
 
@@ -102,13 +130,15 @@ class Swarm:
     def condition(self, kind: str) -> tuple[str, str, str]:
         """Status, reason and message."""
         found = self.status.get("conditions", ())
-        each = next((each for each in found if each["type"] == kind), {})
+        each: Object = next((each for each in found if each["type"] == kind), {})
         return each.get("status", ""), each.get("reason", ""), each.get("message", "")
 
-    def row(self) -> dict[str, str]:
+    def row(self, *, wide: bool = False) -> dict[str, str]:
         """What `kubectl get stj` shows of it, by the heads of the columns."""
-        heads, cells = (line.split() for line in self.kube("get", "stj", self.name).splitlines())
-        return dict(zip(heads, cells, strict=True))
+        heads, cells = self.kube("get", "stj", self.name, *(["--output=wide"] if wide else [])).splitlines()
+        starts = [head.start() for head in re.finditer(r"\S+", heads)]
+        spans = list(zip(starts, [*starts[1:], None], strict=True))
+        return {heads[start:end].strip(): cells[start:end].strip() for start, end in spans}
 
     def events(self) -> list[str]:
         """Reasons of the job's events."""
@@ -181,3 +211,9 @@ class Swarm:
 def restarts(pod: Object) -> int:
     """Of all containers of a pod."""
     return sum(status["restartCount"] for status in pod["status"].get("containerStatuses", ()))
+
+
+def shows(row: Mapping[str, str], **cells: str) -> bool:
+    """Whether a row of `kubectl get` has these cells."""
+    assert {head: row[head] for head in cells} == cells
+    return True

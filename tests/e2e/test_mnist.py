@@ -12,7 +12,7 @@ from torch import nn
 
 from e2e.deploy import ROOT
 from e2e.kube import Kube, until
-from e2e.swarms import Swarm, restarts
+from e2e.swarms import Swarm, restarts, shows
 
 MNIST = ROOT / "examples" / "mnist"
 SHORT = ["python", "train.py", "--epochs=8", "--eval-every=4"]
@@ -30,7 +30,7 @@ def test_the_example_trains_and_its_model_is_on_the_volume(swarm: Swarm) -> None
     swarm.kube.apply(job)
 
     swarm.trains(seconds=120)
-    assert swarm.row() | {"STATE": "Running", "ALGORITHM": "PSOPS", "PARTICLES": "3/3"} == swarm.row()
+    assert shows(swarm.row(), STATE="Running", ALGORITHM="PSOPS", PARTICLES="3/3")
     lives = swarm.lives()
     assert set(lives) == {swarm.synchronizer(), *(swarm.pod(index) for index in range(3))}
     swarm.reaches("Complete", seconds=240)

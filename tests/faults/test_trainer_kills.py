@@ -172,13 +172,13 @@ def test_a_frozen_particle_holds_nobody_up_and_goes_on_or_is_fenced_when_it_wake
         all_train(swarm, 2)
         particles[1].signal(signal.SIGSTOP)
         swarm.rounds_go_on(10)
-        assert 1 not in swarm.history("round")[-1]["contributors"]
+        assert 1 not in swarm.contributors()
 
         particles[2].signal(signal.SIGCONT)
         assert particles[2].wait() == exits.FENCED
         assert "Fenced" in swarm.log("particle-2-1")
         particles[1].signal(signal.SIGCONT)
-        eventually(lambda: 1 in swarm.history("round")[-1]["contributors"], "the frozen one contributes again")
+        eventually(lambda: 1 in swarm.contributors(), "the frozen one contributes again")
         swarm.until_loss("particle-1-1", below=0.01)
         swarm.touch("end-0")
         assert swarm.ended(synchronizer) == 0
@@ -198,7 +198,7 @@ def test_particles_leave_a_frozen_synchronizer_and_come_back_to_it(tmp_path: Pat
             eventually(lambda name=name: "has been silent" in swarm.log(name), "it gives up waiting")
         swarm.trains_on(*names, steps=20)
         synchronizer.signal(signal.SIGCONT)
-        eventually(lambda: swarm.history("round")[-1]["contributors"] == [0, 1], "both contribute")
+        eventually(lambda: swarm.contributors() == [0, 1], "both contribute")
         swarm.until_loss(names[0], below=0.01)
         swarm.touch("end-0")
         assert swarm.ended(synchronizer) == 0

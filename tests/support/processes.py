@@ -153,6 +153,11 @@ class Processes:
         report = self.report()
         return report.round if report else 0
 
+    def contributors(self) -> list[int]:
+        """Of the last round in metrics.jsonl."""
+        rounds = self.history("round")
+        return list(rounds[-1]["contributors"]) if rounds else []
+
     def rounds_go_on(self, rounds: int = 5) -> None:
         """Wait for so many more rounds."""
         before = eventually(self.report, "a report").round

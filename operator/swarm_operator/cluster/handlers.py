@@ -8,8 +8,9 @@ from typing import Any, Final
 import kopf
 
 from swarm_api.names import GROUP, PLURAL, VERSION
-from swarm_operator.backends.kubernetes.client import PAGE, Entrance
+from swarm_operator.backends.kubernetes.client import PAGE
 from swarm_operator.backends.kubernetes.labels import JOB_NAME
+from swarm_operator.backends.kubernetes.login import Entrance
 from swarm_operator.cluster.intake import Intake
 
 STOP_SECONDS: Final = 15.0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from swarm_api.status import JobState
-from swarm_operator.backends.kubernetes import client, labels
+from swarm_operator.backends.kubernetes import labels, paths
 from swarm_operator.backends.kubernetes.client import Client
 from swarm_operator.backends.kubernetes.observe import read
 from swarm_operator.cluster.cache import Cache, Key
@@ -73,8 +73,8 @@ class Reconciler:
         """The job as it is; the cache knows then all of it and of its pods."""
         namespace, name = key
         raw, (found, version) = await asyncio.gather(
-            self._client.find(client.jobs(namespace, name)),
-            self._client.list(client.pods(namespace), read, f"{labels.JOB_NAME}={name}"),
+            self._client.find(paths.jobs(namespace, name)),
+            self._client.list(paths.pods(namespace), read, f"{labels.JOB_NAME}={name}"),
         )
         self._cache.pods(key).replace(found, version)
         if raw is None:

@@ -15,16 +15,16 @@ Check = Callable[[], str]
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-async def serve_metrics(stack: AsyncExitStack, port: int, registry: CollectorRegistry) -> int:
-    """Serve until the stack is left; returns the port, which is any free one for 0."""
+async def serve_metrics(stack: AsyncExitStack, port: int, registry: CollectorRegistry) -> None:
+    """Serve on all addresses until the stack is left."""
 
     async def answer(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    return await _serve(stack, port, {"/metrics": answer})
+    await _serve(stack, port, {"/metrics": answer})
 
 
-async def serve_health(stack: AsyncExitStack, port: int, *, alive: Check, ready: Check) -> int:
+async def serve_health(stack: AsyncExitStack, port: int, *, alive: Check, ready: Check) -> None:
     """The same for the probes. They run in the loop that does the work: one that stands still answers nobody."""
 
     def answering(check: Check) -> _Handler:
@@ -34,14 +34,13 @@ async def serve_health(stack: AsyncExitStack, port: int, *, alive: Check, ready:
 
         return answer
 
-    return await _serve(stack, port, {"/healthz": answering(alive), "/readyz": answering(ready)})
+    await _serve(stack, port, {"/healthz": answering(alive), "/readyz": answering(ready)})
 
 
-async def _serve(stack: AsyncExitStack, port: int, routes: dict[str, _Handler]) -> int:
+async def _serve(stack: AsyncExitStack, port: int, routes: dict[str, _Handler]) -> None:
     application = web.Application()
     application.add_routes([web.get(path, handler) for path, handler in routes.items()])
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     await web.TCPSite(runner, port=port).start()
-    return int(runner.addresses[0][1])

@@ -1,9 +1,8 @@
-"""One job from its first sight to its end: look, plan, do, write the status, tell what happened."""
+"""One job from its first sight to its end: look, plan, do; and let the scribe write what came of it."""
 
 import asyncio
-import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -11,24 +10,20 @@ from pydantic import ValidationError
 
 from swarm_api.job import Metadata, SwarmTrainingJob
 from swarm_api.status import JobStatus
-from swarm_operator.backends.kubernetes import client, floors
+from swarm_operator.backends.kubernetes import floors
 from swarm_operator.backends.kubernetes.backend import KubernetesBackend, Surroundings
 from swarm_operator.backends.kubernetes.births import INVALID
 from swarm_operator.backends.kubernetes.client import ApiError
-from swarm_operator.backends.kubernetes.many import each
 from swarm_operator.backends.kubernetes.podset import PodSet
-from swarm_operator.cluster import events, status
+from swarm_operator.cluster import status
 from swarm_operator.cluster.metrics import Metrics
+from swarm_operator.cluster.scribe import Scribe
 from swarm_operator.plan import plan
 from swarm_operator.plan.actions import Create, Plan
 from swarm_operator.plan.facts import Event
 
 ROUNDS: Final = 2
 """Plans in one step at most."""
-AFTER_WRITE_SECONDS: Final = 0.05
-"""A deletion that waited for the status comes so soon after it was written."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,11 +43,9 @@ class _Done:
     """What one step came to."""
 
     events: list[Event] = field(default_factory=list)
-    errors: list[ApiError] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
     """Seconds after which something is due."""
-    after_write: float | None = None
-    """The same, once the status is written."""
+    error: ApiError | None = None
     refusal: tuple[str, str] | None = None
     """Why the job is not accepted: reason and message."""
 
@@ -70,14 +63,20 @@ class TrackedJob:
         self._office = office
         self._pods = pods
         self._wake = wake
-        self._written = self.status
-        self._written_at = 0.0
-        self._stored: Mapping[str, Any] = raw.get("status") or {}
         self._version = ""
         self._job: SwarmTrainingJob | None = None
         self._problem = ""
         self._backend: KubernetesBackend | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._scribe = Scribe(
+            office.around.client,
+            self.metadata,
+            raw.get("status") or {},
+            self.status,
+            progress_seconds=office.progress_seconds,
+            wrote=self._wrote,
+            failed=self._doubt,
+        )
+        self._tasks = [asyncio.create_task(self._scribe.run())]
 
     async def step(self, raw: Mapping[str, Any]) -> float | None:
         """Look once, and do what is to be done; seconds until that is due again, None: only when something changes.
@@ -93,25 +92,19 @@ class TrackedJob:
             self.status = status.refused(self.status, before, self.metadata.generation, reason, message, now)
             if not status.is_refused(before):
                 done.events.append(Event(reason="NotAccepted", message=message, warning=True))
-        try:
-            due = await self._write()
-        except ApiError as error:
-            done.errors.append(error)
-        else:
-            done.waits += [due] if due is not None else [done.after_write] if done.after_write is not None else []
-        await self._tell(done.events, now)
+        self._scribe.note(self.status, done.events, self._backend.uid_of if self._backend else lambda _: "")
         again = min(done.waits, default=None)
-        if done.errors:
+        if done.error is not None:
             self.read_at = 0.0
             if again is not None:
                 self._wake(again)
-            raise done.errors[0]
+            raise done.error
         return again
 
     def close(self) -> None:
         """The job is gone, or the operator goes."""
-        if self._reading is not None:
-            self._reading.cancel()
+        for task in self._tasks:
+            task.cancel()
 
     def _understand(self, raw: Mapping[str, Any]) -> None:
         """Read the job where it changed; what it says of its status is our own."""
@@ -126,19 +119,9 @@ class TrackedJob:
         except ValidationError as error:
             self._job = None
             said = ((".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors())
-            self._problem = "; ".join(f"{field}: {message}" for field, message in said)
+            self._problem = "; ".join(f"{place}: {message}" for place, message in said)
 
-    def _backend_of(self, job: SwarmTrainingJob) -> KubernetesBackend:
-        if self._backend is None:
-            self._backend = KubernetesBackend(job, self._pods, self._office.around, self._report_changed)
-            self._backend.kept = self._written
-            self._reading = asyncio.create_task(self._backend.run())
-        return self._backend
-
-    def _report_changed(self, urgent: bool) -> None:
-        self._wake(0.0 if urgent else self._office.progress_seconds())
-
-    async def _act(self, job: SwarmTrainingJob, now: float) -> "_Done":
+    async def _act(self, job: SwarmTrainingJob, now: float) -> _Done:
         """Plan and carry out; then plan again, so that the status that is written knows of what was made."""
         backend, done = self._backend_of(job), _Done()
         for _ in range(ROUNDS):
@@ -150,43 +133,39 @@ class TrackedJob:
             try:
                 await backend.apply(job.model_copy(update={"status": made.status}), made.actions)
             except ApiError as error:
-                done.errors.append(error)
+                done.error = error
             self._measure(known, made)
-            if done.errors or not made.actions:
+            if done.error or not made.actions:
                 break
         if backend.invalid:
             done.refusal = (INVALID, backend.invalid)
-        if backend.withheld:
-            done.after_write = AFTER_WRITE_SECONDS
         due = None if backend.due is None else max(0.0, backend.due - now)
         unfinished = 0.0 if backend.unfinished else None
         done.waits += [wait for wait in (due, unfinished, made.requeue_after) if wait is not None]
         return done
 
-    async def _write(self) -> float | None:
-        """Write the status if it is time to; seconds until it will be, None: there is nothing left to write."""
-        since = time.time() - self._written_at
-        due = status.due(self._written, self.status, since, self._office.progress_seconds())
-        if due is None or due > 0:
-            return due
-        new = status.dumped(self.status)
-        path = f"{client.jobs(self.metadata.namespace, self.metadata.name)}/status"
-        # With the uid the server refuses the patch for a later job of the same name.
-        body = {"metadata": {"uid": self.metadata.uid}, "status": status.merge_patch(self._stored, new)}
-        answer = await self._office.around.client.patch(path, body)
-        self._written, self._written_at, self._stored = self.status, time.time(), new
-        if self._backend is not None:
-            self._backend.kept = self._written
-        if self._office.wrote(answer):
-            self._wake(0.0)
-        return None
+    def _backend_of(self, job: SwarmTrainingJob) -> KubernetesBackend:
+        if self._backend is None:
+            self._backend = KubernetesBackend(job, self._pods, self._office.around, self._report_changed)
+            self._backend.kept = self._scribe.written
+            self._tasks.append(asyncio.create_task(self._backend.run()))
+        return self._backend
 
-    async def _tell(self, told: Sequence[Event], now: float) -> None:
-        path = client.events(self.metadata.namespace)
-        uid_of = self._backend.uid_of if self._backend else lambda _: ""
-        bodies = [events.body(self.metadata, event, now, uid_of(event.regarding)) for event in told]
-        for error in await each(bodies, lambda body: self._office.around.client.create(path, body)):
-            log.warning("%s/%s: an event is lost: %s", self.metadata.namespace, self.metadata.name, error)
+    def _report_changed(self, urgent: bool) -> None:
+        self._wake(0.0 if urgent else self._office.progress_seconds())
+
+    def _wrote(self, raw: Mapping[str, Any]) -> None:
+        """The status is kept; now what it speaks of may be deleted."""
+        changed_by_others = self._office.wrote(raw)
+        if self._backend is not None:
+            self._backend.kept = self._scribe.written
+        if changed_by_others or (self._backend is not None and self._backend.withheld):
+            self._wake(0.0)
+
+    def _doubt(self) -> None:
+        """Maybe there is no such job any more."""
+        self.read_at = 0.0
+        self._wake(0.0)
 
     def _measure(self, before: JobStatus, made: Plan) -> None:
         for action in made.actions:

@@ -9,7 +9,6 @@ import torch
 import swarm_trainer as swarm
 
 END = Path("/tmp/end")
-Path("/tmp/pid").write_text(str(os.getpid()))
 torch.set_num_threads(1)
 torch.manual_seed(0)
 data = torch.randn(96, 8)

@@ -310,7 +310,13 @@ def test_one_whose_loss_is_not_finite_does_not_fail_a_job_whose_others_are_away(
     healthy = world.particle(0, incarnation=2)
     healthy.attach()
     assert meanwhile(ill, 5.0, healthy.pushing(2.0), fitness=math.inf)[0].status is MERGED
-    assert not synchronizer.ended.done()
+    goodbye = say.Goodbye(finished=True, progress=say.Progress())
+    healthy.session.tell(goodbye, timeout=SECONDS)
+    assert ill.push(5.0, fitness=math.nan)[0].status is HELD
+    ill.session.tell(goodbye, timeout=SECONDS)
+    healthy.session.close()
+    ill.session.close()
+    synchronizer.ended.result(SECONDS)
 
 
 # Another synchronizer

@@ -70,6 +70,7 @@ def test_the_swarms_fraction_is_the_mean_of_all_replicas() -> None:
     ledger[0].heard = at(0, fraction=0.5)
     ledger[1].presence = Presence.FINISHED
     assert ledger.fraction(4) == (0.5 + 1.0) / 4
+    assert ledger.fraction(4, finished=(1, 2, 7)) == (0.5 + 1.0 + 1.0) / 4
     assert ledger.finished() == {1}
 
 

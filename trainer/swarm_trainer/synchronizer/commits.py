@@ -97,8 +97,8 @@ class Commits:
         try:
             replies = await swarm.in_merge_thread(lambda: center.merge(deliveries, round_))
         except NoFitnessError as error:
-            # Where losses were reported before, those of others may be finite still.
-            if swarm.best is None or swarm.unfinished <= deliveries.keys():
+            # Where losses were reported before, those of others who are away or have finished were finite.
+            if swarm.best is None or swarm.wanted <= deliveries.keys():
                 raise
             log.warning("%s", error)
             self._hold(decision)

@@ -103,7 +103,9 @@ class Hub:
             round=swarm.round,
             best_loss=swarm.best[0] if swarm.best else None,
             best_particle=swarm.best[1] if swarm.best else None,
-            progress=1.0 if finished else round(swarm.ledger.fraction(swarm.settings.replicas), 4),
+            progress=1.0
+            if finished
+            else round(swarm.ledger.fraction(swarm.settings.replicas, swarm.settings.finished), 4),
             samples_per_second=round(swarm.ledger.samples_per_second(), 1),
             last_sync_time=swarm.last_sync,
             settings_generation=swarm.settings.generation,

@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from swarm_api.report import ParticleReport, Presence
@@ -101,14 +102,11 @@ class Ledger:
         furthest = max(present, key=lambda progress: (progress.epoch, progress.fraction))
         return Progress(epoch=furthest.epoch, fraction=furthest.fraction)
 
-    def fraction(self, replicas: int) -> float:
-        """0..1 of the announced epochs, in the mean of all replicas."""
-        done = sum(
-            1.0 if entry.presence is Presence.FINISHED else entry.heard.fraction
-            for index, entry in self._entries.items()
-            if index < replicas
-        )
-        return min(1.0, done / replicas)
+    def fraction(self, replicas: int, finished: Iterable[int] = ()) -> float:
+        """0..1 of the announced epochs, in the mean of all replicas; finished: before this ledger began."""
+        reached = {index: entry.heard.fraction for index, entry in self._entries.items()}
+        reached |= dict.fromkeys((*finished, *self.finished()), 1.0)
+        return min(1.0, sum(part for index, part in reached.items() if index < replicas) / replicas)
 
     def samples_per_second(self) -> float:
         """Over the last seconds, from calls of this method."""

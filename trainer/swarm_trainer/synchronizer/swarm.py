@@ -70,10 +70,14 @@ class Swarm:
         return min((index for index, peer in self.peers.items() if peer.admitted), default=0)
 
     @property
+    def wanted(self) -> frozenset[int]:
+        """Indices that were not given up, finished or not."""
+        return frozenset(range(self.settings.replicas)) - frozenset(self.settings.given_up)
+
+    @property
     def unfinished(self) -> frozenset[int]:
         """Indices that the training still waits for, whether they are there or not."""
-        settings = self.settings
-        awaited = frozenset(range(settings.replicas)) - frozenset((*settings.given_up, *settings.finished))
+        awaited = self.wanted - frozenset(self.settings.finished)
         return awaited - self.ledger.finished()
 
     def apply(self, settings: Settings) -> None:

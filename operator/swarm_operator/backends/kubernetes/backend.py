@@ -8,7 +8,7 @@ from typing import Final
 from swarm_api.job import SwarmTrainingJob
 from swarm_api.secrets import report_token
 from swarm_api.status import Attempt
-from swarm_operator.backends.kubernetes import children, client, floors, labels
+from swarm_operator.backends.kubernetes import children, floors, labels, paths
 from swarm_operator.backends.kubernetes.births import INVALID, Births
 from swarm_operator.backends.kubernetes.client import ApiError, Client
 from swarm_operator.backends.kubernetes.fates import Fates
@@ -63,7 +63,7 @@ class KubernetesBackend:
         self._around = around
         self._client = around.client
         self._changed = changed
-        self._births = Births(around.client, pods, client.pods(job.metadata.namespace))
+        self._births = Births(around.client, pods, paths.pods(job.metadata.namespace))
         self._fates = Fates(around.nodes)
         self._prepared = False
         self._pinned: int | None = None
@@ -171,14 +171,14 @@ class KubernetesBackend:
     async def _prepare(self, creates: Sequence[Create]) -> list[ApiError]:
         """Make what pods need to start, once."""
         job, namespace = self._job, self._job.metadata.namespace
-        wanted = [(client.secrets(namespace), children.secret(job, self._around.key))]
+        wanted = [(paths.secrets(namespace), children.secret(job, self._around.key))]
         wanted += (
-            (client.services(namespace), children.service(job, action.incarnation))
+            (paths.services(namespace), children.service(job, action.incarnation))
             for action in creates
             if action.role is Role.SYNCHRONIZER
         )
         if (claim := children.claim(job)) is not None:
-            wanted.append((client.claims(namespace), claim))
+            wanted.append((paths.claims(namespace), claim))
         errors = await each(wanted, lambda pair: self._client.create_once(*pair))
         self._prepared = not errors
         return errors
@@ -204,7 +204,7 @@ class KubernetesBackend:
             return
         lost = self._fates.is_lost(action.uid)
         grace = 0 if lost else None if action.graceful else KILL_SECONDS
-        left = await self._client.delete(client.pods(self._job.metadata.namespace, pod.name), action.uid, grace)
+        left = await self._client.delete(paths.pods(self._job.metadata.namespace, pod.name), action.uid, grace)
         if left is None or lost:
             self._pods.drop(pod.name, action.uid)
             self._fates.forget(action.uid)
@@ -217,13 +217,13 @@ class KubernetesBackend:
         if incarnation == self._pinned:
             return
         namespace, wanted = self._job.metadata.namespace, children.service(self._job, incarnation)
-        path = client.services(namespace, wanted["metadata"]["name"])
+        path = paths.services(namespace, wanted["metadata"]["name"])
         try:  # a patch that changes nothing is no write, and so nobody needs the right to read Services
             await self._client.patch(path, {"spec": {"selector": wanted["spec"]["selector"]}})
         except ApiError as error:
             if error.status != 404:
                 raise
-            await self._client.create_once(client.services(namespace), wanted)
+            await self._client.create_once(paths.services(namespace), wanted)
         self._pinned = incarnation
 
     async def _tell(self, synchronizer: Pod) -> None:
@@ -231,5 +231,5 @@ class KubernetesBackend:
         wanted = settings(self._job)
         if synchronizer.settings == wanted or synchronizer.member.deleting:
             return
-        path = client.pods(self._job.metadata.namespace, synchronizer.name)
+        path = paths.pods(self._job.metadata.namespace, synchronizer.name)
         self._pods.update(await self._client.patch(path, {"metadata": {"annotations": {labels.SETTINGS: wanted}}}))

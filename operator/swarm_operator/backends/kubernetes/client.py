@@ -1,23 +1,17 @@
 """The API server in dicts: over the official client, but not its models, which drop fields that they do not know."""
 
 import asyncio
-import contextlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar
-from urllib.parse import urlencode, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import urlencode
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.rest import RESTClientObject
-from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
-from swarm_api.names import GROUP, PLURAL, VERSION
+from swarm_operator.backends.kubernetes.login import Entrance, Login, LoginError, entrance, login_by
 
-JOBS: Final = f"apis/{GROUP}/{VERSION}"
-CORE: Final = "api/v1"
 TIMEOUT: Final = 30.0
 """Seconds that a request may take, all its tries apart."""
 PATIENCE: Final = 5
@@ -53,25 +47,6 @@ class ApiError(Exception):
         return 400 <= self.status < 500 and self.status not in (401, 408, 409, 410, 429)
 
 
-class LoginError(Exception):
-    """No cluster can be found or entered; the message says what to set."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entrance:
-    """Where the API server is, and who asks it."""
-
-    server: str
-    authority: str | None
-    """File with the certificates that the server's must descend from."""
-    verified: bool
-    certificate: str | None
-    private_key: str | None
-    """Files, where the client has a certificate of its own."""
-    token: str
-    proxy: str | None
-
-
 class _Connections(RESTClientObject):
     """Connections that are kept, and that do not search the environment for proxies and passwords at each request."""
 
@@ -83,9 +58,7 @@ class _Connections(RESTClientObject):
 class Client:
     """Requests by verb and path. One event loop; close it at the end."""
 
-    def __init__(
-        self, configuration: Configuration, login: Callable[[Configuration], Any], told: Callable[[str, int], None]
-    ) -> None:
+    def __init__(self, configuration: Configuration, login: Login, told: Callable[[str, int], None]) -> None:
         """`login` fills in the configuration again; `told` hears verb and status code of every answer."""
         self._configuration = configuration
         self._login = login
@@ -102,7 +75,7 @@ class Client:
         Raises:
             LoginError: none of these is there or valid.
         """
-        login = _login(kubeconfig)
+        login = login_by(kubeconfig)
         configuration = Configuration()
         await login(configuration)
         return cls(configuration, login, told)
@@ -117,18 +90,7 @@ class Client:
         Raises:
             LoginError: nobody knows any more.
         """
-        found = self._configuration
-        await self._login(found)
-        header = (await found.auth_settings()).get("BearerToken", {}).get("value")
-        return Entrance(
-            server=found.host,
-            authority=found.ssl_ca_cert,
-            verified=bool(found.verify_ssl),
-            certificate=found.cert_file,
-            private_key=found.key_file,
-            token=str(header or "").rpartition(" ")[2],
-            proxy=found.proxy,
-        )
+        return await entrance(self._login, self._configuration)
 
     async def get(self, path: str) -> dict[str, Any]:
         """One object.
@@ -254,67 +216,6 @@ class Client:
         if response.status >= 400:
             raise _refusal(response.status, answer, response.getheader("Retry-After"))
         return answer
-
-
-def pods(namespace: str, name: str = "") -> str:
-    """Path of pods, or of one."""
-    return _path(CORE, namespace, "pods", name)
-
-
-def jobs(namespace: str, name: str = "") -> str:
-    """Path of jobs, or of one."""
-    return _path(JOBS, namespace, PLURAL, name)
-
-
-def services(namespace: str, name: str = "") -> str:
-    """Path of Services, or of one."""
-    return _path(CORE, namespace, "services", name)
-
-
-def secrets(namespace: str) -> str:
-    """Path of Secrets."""
-    return _path(CORE, namespace, "secrets")
-
-
-def claims(namespace: str) -> str:
-    """Path of PersistentVolumeClaims."""
-    return _path(CORE, namespace, "persistentvolumeclaims")
-
-
-def events(namespace: str) -> str:
-    """Path of events."""
-    return _path(CORE, namespace, "events")
-
-
-def lease_of_node(name: str) -> str:
-    """Path of the Lease by which a node's kubelet says that it lives."""
-    return _path("apis/coordination.k8s.io/v1", "kube-node-lease", "leases", name)
-
-
-def _path(group: str, namespace: str, resource: str, name: str = "") -> str:
-    return f"{group}/namespaces/{namespace}/{resource}{f'/{name}' if name else ''}"
-
-
-def _login(kubeconfig: str | None) -> Callable[[Configuration], Any]:
-    async def login(configuration: Configuration) -> None:
-        try:
-            await _load(kubeconfig, configuration)
-        except (ConfigException, OSError) as error:
-            remedy = "run in a pod, or name a file with --kubeconfig"
-            raise LoginError(f"no cluster to work in: {error}: {remedy}") from error
-        server = urlsplit(configuration.host)
-        if configuration.proxy is None and not proxy_bypass(server.hostname or ""):
-            configuration.proxy = getproxies().get(server.scheme)
-
-    return login
-
-
-async def _load(kubeconfig: str | None, configuration: Configuration) -> None:
-    if kubeconfig is None:
-        with contextlib.suppress(ConfigException):
-            load_incluster_config(client_configuration=configuration)
-            return
-    await load_kube_config(config_file=kubeconfig, client_configuration=configuration, persist_config=False)
 
 
 def _refusal(status: int, answer: bytes, retry_after: str | None) -> ApiError:

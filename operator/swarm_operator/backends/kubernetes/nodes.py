@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from swarm_operator.backends.kubernetes.client import ApiError, Client, lease_of_node
+from swarm_operator.backends.kubernetes import paths
+from swarm_operator.backends.kubernetes.client import ApiError, Client
 from swarm_operator.backends.kubernetes.loss import Node, trouble
 from swarm_operator.plan.times import unix
 
@@ -82,7 +83,7 @@ class Nodes:
 
     async def _look(self, name: str) -> None:
         try:
-            lease = await self._client.find(lease_of_node(name)) or {}
+            lease = await self._client.find(paths.lease_of_node(name)) or {}
         except ApiError as error:
             if error.status == 403:
                 self._leases_allowed = False

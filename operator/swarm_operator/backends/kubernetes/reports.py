@@ -6,7 +6,8 @@ import aiohttp
 
 from swarm_api import env
 from swarm_api.report import Report
-from swarm_operator.backends.kubernetes.client import ApiError, Client, pods
+from swarm_operator.backends.kubernetes import paths
+from swarm_operator.backends.kubernetes.client import ApiError, Client
 from swarm_operator.backends.kubernetes.observe import Pod
 from swarm_operator.backends.report import TIMEOUT, ReportError, parse
 
@@ -33,7 +34,7 @@ class Reports:
     def address(self, namespace: str, pod: Pod) -> str:
         """Where to ask; empty: it has no address yet."""
         if self._proxied:
-            return f"{pods(namespace, pod.name)}:{env.REPORT_PORT}/proxy/report"
+            return f"{paths.pods(namespace, pod.name)}:{env.REPORT_PORT}/proxy/report"
         host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
         return f"{host}:{env.REPORT_PORT}" if pod.ip else ""
 

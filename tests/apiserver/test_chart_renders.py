@@ -1,7 +1,6 @@
-"""What the chart renders to. What an API server makes of it is in tests/apiserver."""
+"""What the chart renders to. What an API server makes of it is in test_chart.py."""
 
 import itertools
-import json
 import runpy
 import shutil
 import subprocess
@@ -15,37 +14,10 @@ from cluster.versions import KUBERNETES
 from swarm_api.crd.definition import definition
 from swarm_operator.cluster.config import parse
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "swarm-operator"
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 readme = runpy.run_path(str(ROOT / "charts" / "readme.py"))
-
-
-def test_the_readme_is_current():
-    assert (CHART / "README.md").read_text() == readme["readme"](CHART), "run `make generate`"
-
-
-def test_every_value_is_explained():
-    rows = readme["values"]((CHART / "values.yaml").read_text())
-    assert not [name for name, _, meaning in rows if not meaning]
-
-
-def test_the_schema_knows_exactly_the_values():
-    schema = json.loads((CHART / "values.schema.json").read_text())
-    assert schema["properties"].keys() - VALUES.keys() == {"global"}
-    for name, value in VALUES.items():
-        known = schema["properties"][name].get("properties")
-        assert known is None or known.keys() == value.keys()
-    assert all(part["additionalProperties"] is False for part in (schema, *_closed(schema)))
-
-
-def _closed(schema):
-    return [part for part in schema["properties"].values() if "properties" in part]
-
-
-def test_chart_and_package_have_one_version():
-    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    assert f'\nversion = "{chart["appVersion"]}"' in (ROOT / "pyproject.toml").read_text()
 
 
 @pytest.fixture(scope="module")
