@@ -80,6 +80,8 @@ class _Operator:
         key = config.key()
         async with AsyncExitStack() as stack:
             metrics = Metrics(lambda: operator.reconciler.states(), lambda: len(operator.queue))
+            # Connections that are cut off in the middle need a moment of the loop to be closed.
+            stack.push_async_callback(asyncio.sleep, 0.05)
             client = await Client.connect(config.kubeconfig, metrics.requested)
             stack.push_async_callback(client.close)
             operator = cls(config, client, metrics)
@@ -99,7 +101,7 @@ class _Operator:
             )
             operator.reconciler = Reconciler(operator.cache, client, office, lambda *job: operator.queue.add(*job))
             operator.queue = WorkQueue(operator.reconciler.reconcile)
-            stack.callback(operator.reconciler.close)
+            stack.push_async_callback(operator.reconciler.close)
             stack.push_async_callback(operator.queue.close)
             looking = asyncio.create_task(operator.nodes.run())
             stack.callback(looking.cancel)

@@ -15,6 +15,8 @@ from swarm_operator.cluster.tracked import Office, TrackedJob
 
 VERIFY_SECONDS: Final = 240.0
 """Job and pods are read from the server about so often, whatever the watches say."""
+CLOSE_SECONDS: Final = 5.0
+"""To write what is left when the operator ends."""
 
 
 class Reconciler:
@@ -36,10 +38,9 @@ class Reconciler:
         """Jobs that have not ended."""
         return sum(not state.ended for state in self.states())
 
-    def close(self) -> None:
-        """Read no reports any more."""
-        for job in self._jobs.values():
-            job.close()
+    async def close(self) -> None:
+        """Read and write nothing any more."""
+        await asyncio.gather(*(job.close(CLOSE_SECONDS) for job in self._jobs.values()))
 
     async def reconcile(self, key: Key) -> float | None:
         """Look at one job; seconds until it should be looked at again by itself, None: it is gone.
@@ -57,9 +58,9 @@ class Reconciler:
                 read_at = time.monotonic()
                 raw = await self._read(key)
             if raw is None:
-                self._forget(key)
+                await self._forget(key)
                 return None
-            job = self._tracked(key, raw)
+            job = await self._tracked(key, raw)
             if read_at is not None:
                 job.read_at = read_at
             again = await job.step(raw)
@@ -82,18 +83,18 @@ class Reconciler:
         self._cache.put_job(raw)
         return self._cache.job(key)
 
-    def _tracked(self, key: Key, raw: Mapping[str, Any]) -> TrackedJob:
+    async def _tracked(self, key: Key, raw: Mapping[str, Any]) -> TrackedJob:
         known = self._jobs.get(key)
         if known is not None and known.metadata.uid == raw["metadata"]["uid"]:
             return known
         if known is not None:
-            known.close()
+            await known.close()
         job = TrackedJob(raw, self._cache.pods(key), self._office, lambda delay: self._wake(key, delay))
         self._jobs[key] = job
         return job
 
-    def _forget(self, key: Key) -> None:
+    async def _forget(self, key: Key) -> None:
         self._cache.forget(key)
         job = self._jobs.pop(key, None)
         if job is not None:
-            job.close()
+            await job.close()

@@ -60,6 +60,7 @@ class Scribe:
         self._written_at = 0.0
         self._failures = 0
         self._news = asyncio.Event()
+        self._open = True
 
     def note(self, new: JobStatus, happened: Sequence[Event], uid_of: Callable[[str], str]) -> None:
         """This is how the job is now, and this happened; `uid_of` a child's name is its pod's."""
@@ -68,9 +69,14 @@ class Scribe:
         self._untold += ((event, uid_of(event.regarding), now) for event in happened)
         self._news.set()
 
+    def finish(self) -> None:
+        """Write what is left, due or not, and end."""
+        self._open = False
+        self._news.set()
+
     async def run(self) -> None:
-        """Write until cancelled."""
-        while True:
+        """Write until cancelled or finished; what fails at the very end is lost."""
+        while self._open:
             self._news.clear()
             try:
                 pause = await self._write_what_is_due()
@@ -86,6 +92,10 @@ class Scribe:
                         await self._news.wait()
                 continue
             await asyncio.sleep(pause)
+        with contextlib.suppress(ApiError):
+            if self._status != self.written:
+                await self._write()
+            await self._tell()
 
     async def _write_what_is_due(self) -> float | None:
         """Seconds until more is due, None: nothing is, until there is news."""

@@ -76,7 +76,8 @@ class TrackedJob:
             wrote=self._wrote,
             failed=self._doubt,
         )
-        self._tasks = [asyncio.create_task(self._scribe.run())]
+        self._writing = asyncio.create_task(self._scribe.run())
+        self._reading: asyncio.Task[None] | None = None
 
     async def step(self, raw: Mapping[str, Any]) -> float | None:
         """Look once, and do what is to be done; seconds until that is due again, None: only when something changes.
@@ -101,10 +102,15 @@ class TrackedJob:
             raise done.error
         return again
 
-    def close(self) -> None:
-        """The job is gone, or the operator goes."""
-        for task in self._tasks:
-            task.cancel()
+    async def close(self, patience: float = 0.0) -> None:
+        """The job is gone, or the operator goes; it may take so many seconds to write what is left."""
+        if self._reading is not None:
+            self._reading.cancel()
+        if patience > 0:
+            self._scribe.finish()
+            await asyncio.wait((self._writing,), timeout=patience)
+        self._writing.cancel()
+        await asyncio.gather(*filter(None, (self._reading, self._writing)), return_exceptions=True)
 
     def _understand(self, raw: Mapping[str, Any]) -> None:
         """Read the job where it changed; what it says of its status is our own."""
@@ -148,7 +154,7 @@ class TrackedJob:
         if self._backend is None:
             self._backend = KubernetesBackend(job, self._pods, self._office.around, self._report_changed)
             self._backend.kept = self._scribe.written
-            self._tasks.append(asyncio.create_task(self._backend.run()))
+            self._reading = asyncio.create_task(self._backend.run())
         return self._backend
 
     def _report_changed(self, urgent: bool) -> None:

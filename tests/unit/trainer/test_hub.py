@@ -357,6 +357,23 @@ def test_who_asked_for_the_weights_may_be_gone_when_the_step_ends(world: World) 
     assert particle.push(2.0)[0].round == 2
 
 
+def test_one_that_finished_and_went_counts_as_there_for_the_next_synchronizer_which_does_not_wait_for_it(
+    world: World,
+) -> None:
+    first = world.synchronizer(replicas=2, min_replicas=2)
+    particle, gone = particles = world.particles(2)
+    together(particles, 1.0, 1.0)
+    gone.session.close()
+    away([particle], first)
+    second = world.synchronizer(replicas=2, min_replicas=2, finished=(1,))
+    until_attached(particle)
+    assert particle.push(2.0)[0].status is MERGED
+    particle.session.tell(say.Goodbye(finished=True, progress=say.Progress()), timeout=SECONDS)
+    particle.session.close()
+    second.ended.result(SECONDS)
+    assert second.hub.report().progress == 0.5 + 0.5
+
+
 def test_one_that_finished_is_finished_for_the_next_synchronizer_too(world: World) -> None:
     first = world.synchronizer(replicas=2)
     particles = world.particles(2)

@@ -94,7 +94,7 @@ class Hub:
     def report(self) -> Report:
         """The swarm as it is now."""
         swarm = self._swarm
-        finished = swarm.state is SwarmState.FINISHED
+        progress = swarm.ledger.fraction(swarm.settings.replicas, swarm.settings.finished)
         return Report(
             uid=swarm.settings.uid,
             incarnation=self._epoch,
@@ -103,9 +103,7 @@ class Hub:
             round=swarm.round,
             best_loss=swarm.best[0] if swarm.best else None,
             best_particle=swarm.best[1] if swarm.best else None,
-            progress=1.0
-            if finished
-            else round(swarm.ledger.fraction(swarm.settings.replicas, swarm.settings.finished), 4),
+            progress=1.0 if swarm.state is SwarmState.FINISHED else round(progress, 4),
             samples_per_second=round(swarm.ledger.samples_per_second(), 1),
             last_sync_time=swarm.last_sync,
             settings_generation=swarm.settings.generation,

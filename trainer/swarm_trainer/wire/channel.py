@@ -86,7 +86,7 @@ class Channel:
             try:
                 piece = await loop.sock_recv(self._sock, min(size - len(data), 1 << 20))
             except (OSError, ValueError) as error:
-                msg = f"control channel: {error}"
+                msg = f"control channel: {'it was closed' if self._closed else error}"
                 raise LinkError(msg) from error
             if not piece:
                 msg = "control channel: the peer closed the connection"

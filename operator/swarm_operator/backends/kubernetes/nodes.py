@@ -17,6 +17,9 @@ LOOK_SECONDS: Final = 2.0
 FORGET_SECONDS: Final = 3 * LOOK_SECONDS
 """Whom nobody suspects any more is not looked at any more."""
 
+MOST_REMOVED: Final = 256
+"""Removed nodes that are remembered: pods may still say that they are there."""
+
 log = logging.getLogger(__name__)
 
 
@@ -38,8 +41,12 @@ class Nodes:
         return self._set(raw["metadata"]["name"], ready=None if status is None else status == "True", gone=False)
 
     def drop(self, name: str) -> bool:
-        """The node was removed; whether that is news."""
-        return self._set(name, gone=True)
+        """The node was removed; whether that is news. Of those that were removed long ago nothing is kept."""
+        changed = self._set(name, gone=True)
+        removed = [each for each, node in self._nodes.items() if node.gone]
+        for each in removed[:-MOST_REMOVED]:
+            del self._nodes[each]
+        return changed
 
     def get(self, name: str) -> Node:
         """What is known of it; a node that nobody told of may be well."""
@@ -65,7 +72,7 @@ class Nodes:
             if not (self._suspected and self._leases_allowed):
                 await self._wake.wait()
                 continue
-            await asyncio.gather(*(self._look(name) for name in self._suspected))
+            await asyncio.gather(*(self._look(name) for name in self._suspected), return_exceptions=True)
             await asyncio.sleep(LOOK_SECONDS)
 
     def _release(self) -> None:

@@ -63,6 +63,6 @@ class Reports:
                 return await response.read()
         except TimeoutError as error:
             raise ReportError(f"no report from the synchronizer at {address}: it does not answer") from error
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             why = error.os_error.strerror if isinstance(error, aiohttp.ClientConnectorError) else str(error)
             raise ReportError(f"no report from the synchronizer at {address}: {why}") from error
