@@ -16,8 +16,8 @@ SILENT_SECONDS: Final = 10.0
 SUSPECT_SECONDS: Final = 3.0
 """After so long a silence somebody should look at its node."""
 LEASE_SECONDS: Final = 12.0
-"""Age of a node's Lease, which kubelets renew every 10 s. It is told by the kubelet's clock: a node whose clock is ahead
-is noticed later, by its condition, and one whose clock is behind has its processes to speak for it."""
+"""Age of a node's Lease, which kubelets renew every 10 s. The kubelet's clock tells it: a node whose clock is ahead is
+noticed later, by its condition, and one whose clock is behind has its processes to speak for it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
