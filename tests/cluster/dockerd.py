@@ -20,6 +20,7 @@ from cluster import cache, console, debian, relay
 from cluster.errors import CommandError, UnavailableError
 
 _CAP_SYS_RESOURCE = 24
+_outliving: list[subprocess.Popen[bytes]] = []  # Python complains of a child that it forgets while it runs
 _SOCKET_PATH_LIMIT = 107
 # What the engine and its containerd write outside their data goes into memory, so that none of it stays; nor do they
 # find there what other engines left.
@@ -104,7 +105,7 @@ def forward(listener: socket.socket) -> None:
     descriptor, port = listener.fileno(), listener.getsockname()[1]
     relay = [sys.executable, str(cache.RECIPE / "relay.py"), str(descriptor), str(port)]
     with console.log().open("a") as log:
-        subprocess.Popen(
+        child = subprocess.Popen(
             ["nsenter", f"--target={init}", "--net", "--pid", "--", *relay],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -113,6 +114,7 @@ def forward(listener: socket.socket) -> None:
             start_new_session=True,
             cwd="/",
         )
+    _outliving.append(child)
 
 
 def _start(root: Path) -> None:
@@ -133,6 +135,7 @@ def _start(root: Path) -> None:
             start_new_session=True,
             cwd="/",
         )
+    _outliving.append(supervisor)
     _state().write_text(str(supervisor.pid))
 
     env = environment()

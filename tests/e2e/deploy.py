@@ -27,6 +27,9 @@ def up() -> Cluster:
         CommandError: a step failed.
     """
     cluster = kind.up([kind.python_environment()])
+    if packages.gone(cluster):
+        kind.down()
+        cluster = kind.up([kind.python_environment()])
     packages.show(cluster)
     with console.step("building the operator's image", 30):
         cluster.docker.build(ROOT, _operator(), target="operator")

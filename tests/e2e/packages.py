@@ -6,7 +6,7 @@ mounts into every container, so that a manifest needs no volume for it and is th
 
 import sys
 
-from cluster import Cluster
+from cluster import Cluster, CommandError
 
 _SHOW = """
 cd /etc/containerd
@@ -22,6 +22,16 @@ systemctl restart containerd
 def base_image() -> str:
     """Whose Python can import them."""
     return f"python:{sys.version_info.major}.{sys.version_info.minor}-slim-bookworm"
+
+
+def gone(cluster: Cluster) -> bool:
+    """Whether they were removed since the cluster was made: a folder that was made anew is not the one it mounted."""
+    try:
+        for worker in cluster.workers:
+            cluster.docker("exec", worker, "test", "-d", "/opt/site-packages/torch")
+    except CommandError:
+        return True
+    return False
 
 
 def show(cluster: Cluster) -> None:

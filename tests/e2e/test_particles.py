@@ -52,7 +52,7 @@ def test_an_image_that_cannot_be_pulled_is_named(swarm: Swarm) -> None:
     message = until(why, lambda why: "ImagePull" in why or "ErrImage" in why, "a word about the image", 60)
     assert "nowhere.invalid/trainer:1" in message
     assert swarm.condition("Running")[0] == "False"
-    assert shows(swarm.row(), STATE="Starting", PARTICLES="0/2")
+    until(swarm.row, lambda row: shows(row, STATE="Starting", PARTICLES="0/2"), "the synchronizer alone", 30)
     assert {name for name in swarm.pods() if "particle" in name} == {swarm.pod(0), swarm.pod(1)}
 
 

@@ -1,7 +1,7 @@
 """Stands in for a synchronizer where a test is about processes only: starts in milliseconds and trains nothing.
 
 Particles tell it how they are by files (`PARTICLE` below); it serves the report that a real one would. It ends with 0
-and a model when all finished, and also when it is told to stop.
+and a model when all finished, and also when it is told to stop after some attached.
 """
 
 import http.server
@@ -71,7 +71,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def end(*_: object) -> None:
-    Path(os.environ["SWARM_OUTPUT_DIR"], "model.safetensors").touch()
+    folder = Path(os.environ["SWARM_OUTPUT_DIR"])
+    if (folder / "particles").exists():  # Without any, there was no swarm and so there is no model.
+        (folder / "model.safetensors").touch()
     os._exit(0)
 
 

@@ -36,7 +36,7 @@ def together(particles: list[Particle], *values: float | Tensors, **fields: Any)
 def meanwhile(
     particle: Particle, value: float, answer: "Future[tuple[say.Reply, Tensors]]", **fields: Any
 ) -> tuple[say.Reply, Tensors]:
-    """The particle goes on pushing until another one has its answer."""
+    """The particle goes on pushing until another one has its answer; its own last push may be waiting then."""
     while not answer.done():
         wait({answer, particle.pushing(value, **fields)}, return_when=FIRST_COMPLETED)
     return answer.result()
@@ -310,8 +310,17 @@ def test_one_whose_loss_is_not_finite_does_not_fail_a_job_whose_others_are_away(
     healthy = world.particle(0, incarnation=2)
     healthy.attach()
     assert meanwhile(ill, 5.0, healthy.pushing(2.0), fitness=math.inf)[0].status is MERGED
+    assert not synchronizer.ended.done()
+
+
+def test_the_last_one_to_finish_may_have_no_finite_loss(world: World) -> None:
+    synchronizer = world.synchronizer(replicas=2, algorithm=PSOPS)
+    healthy, ill = world.particles(2)
+    both = [healthy.pushing(1.0), ill.pushing(5.0, fitness=math.nan)]
+    assert [answer.result(SECONDS)[0].status for answer in both] == [MERGED, MERGED]
     goodbye = say.Goodbye(finished=True, progress=say.Progress())
     healthy.session.tell(goodbye, timeout=SECONDS)
+    synchronizer.until_presence(0, Presence.FINISHED)
     assert ill.push(5.0, fitness=math.nan)[0].status is HELD
     ill.session.tell(goodbye, timeout=SECONDS)
     healthy.session.close()

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from swarm_api.report import Presence
-from swarm_operator.backends.kubernetes.loss import Hearsay, lost, suspect
+from swarm_operator.backends.kubernetes.loss import Hearsay, last_sign, lost, suspect
 from swarm_operator.backends.kubernetes.nodes import Nodes
 from swarm_operator.backends.kubernetes.observe import NODE_LOST, Pod
 from swarm_operator.plan.actions import Delete
@@ -50,7 +50,7 @@ class Fates:
                     self._nodes.suspect(member.node)
                     self._soon(now + WATCH_SECONDS)
                 return member
-            self._lost[member.uid] = _dead(member, hearsay, why, now)
+            self._lost[member.uid] = _dead(member, hearsay, why)
         return self._lost[member.uid]
 
     def remains(self, pod: Pod) -> Delete | None:
@@ -70,7 +70,7 @@ class Fates:
         self.look_again = when if self.look_again is None else min(self.look_again, when)
 
 
-def _dead(member: Member, hearsay: Hearsay, why: str, now: float) -> Member:
+def _dead(member: Member, hearsay: Hearsay, why: str) -> Member:
     """Ended by its node, unless the swarm has seen it finish before."""
     told = hearsay.report.particle(member.index) if hearsay.report and member.role is Role.PARTICLE else None
     mine = told is not None and told.incarnation == member.incarnation
@@ -79,7 +79,7 @@ def _dead(member: Member, hearsay: Hearsay, why: str, now: float) -> Member:
         member,
         phase=Phase.SUCCEEDED if finished else Phase.FAILED,
         exit_code=0 if finished else None,
-        ended=now,
+        ended=last_sign(member, hearsay),
         reason=NODE_LOST,
         message=why,
         disrupted=True,
