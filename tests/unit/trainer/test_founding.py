@@ -1,5 +1,7 @@
 """Whose weights become the first center."""
 
+from typing import Any
+
 import pytest
 
 from support.processes import some_settings
@@ -9,13 +11,10 @@ from swarm_trainer.synchronizer.founding import Founding
 GRACE, RETURN = 60.0, 3.0
 
 
-def a_founding(
-    *new: int, returning: dict[int, int] | None = None, replicas: int = 3, given_up: tuple[int, ...] = ()
-) -> Founding:
+def a_founding(*new: int, returning: dict[int, int] | None = None, replicas: int = 3, **numbers: Any) -> Founding:
     """Particles that attached at 0.0, 0.1 ... in this order; returning: index and the last round it knows."""
-    settings = some_settings(
-        replicas=replicas, min_replicas=2, given_up=given_up, sync=Sync(start_grace_seconds=int(GRACE))
-    )
+    sync = Sync(start_grace_seconds=int(GRACE))
+    settings = some_settings(replicas=replicas, min_replicas=2, sync=sync, **numbers)
     founding = Founding(settings)
     arrivals = [*((index, False, 0) for index in new), *((i, True, r) for i, r in (returning or {}).items())]
     for number, (index, again, round_) in enumerate(arrivals):
@@ -35,6 +34,8 @@ EVERYONE = frozenset(range(8))
         (a_founding(2, 1), GRACE, (1,), None),
         (a_founding(2), GRACE, (), None),
         (a_founding(2, 0, given_up=(1,)), 0.3, (0,), None),
+        (a_founding(2, 0, finished=(1,)), 0.3, (0,), None),
+        (a_founding(returning={2: 7}, finished=(0,), given_up=(0, 1)), 0.3, (2,), None),
         (a_founding(2, replicas=1), 0.0, (2,), None),
         (a_founding(returning={2: 7, 0: 9, 1: 8}), 0.3, (0, 1, 2), None),
         (a_founding(returning={2: 7}), 0.3, (), RETURN),
