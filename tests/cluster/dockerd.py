@@ -20,7 +20,6 @@ from cluster import cache, console, debian, relay
 from cluster.errors import CommandError, UnavailableError
 
 _CAP_SYS_RESOURCE = 24
-_outliving: list[subprocess.Popen[bytes]] = []  # Python complains of a child that it forgets while it runs
 _SOCKET_PATH_LIMIT = 107
 # What the engine and its containerd write outside their data goes into memory, so that none of it stays; nor do they
 # find there what other engines left.
@@ -114,7 +113,7 @@ def forward(listener: socket.socket) -> None:
             start_new_session=True,
             cwd="/",
         )
-    _outliving.append(child)
+    _let_go(child)
 
 
 def _start(root: Path) -> None:
@@ -135,7 +134,6 @@ def _start(root: Path) -> None:
             start_new_session=True,
             cwd="/",
         )
-    _outliving.append(supervisor)
     _state().write_text(str(supervisor.pid))
 
     env = environment()
@@ -148,6 +146,11 @@ def _start(root: Path) -> None:
         with suppress(ProcessLookupError):
             supervisor.kill()
         raise CommandError(["dockerd"], supervisor.wait(), "\n".join(tail))
+    _let_go(supervisor)
+
+
+def _let_go(child: subprocess.Popen[bytes]) -> None:
+    child.returncode = 0  # it lives longer than this process, and Python would complain of that
 
 
 def _with_libraries(root: Path) -> dict[str, str]:

@@ -75,8 +75,7 @@ def test_a_swarm_that_asks_for_gpus_waits_for_them_and_says_so(swarm: Swarm, clu
 
     until(why, lambda why: "Insufficient nvidia.com/gpu" in why, "the scheduler's words", 60)
     until(swarm.lives, lambda lives: set(lives) == {swarm.synchronizer()}, "the synchronizer, which asks for none", 30)
-    row = swarm.row()
-    assert (row["STATE"], row["PARTICLES"]) == ("Starting", "0/2")
+    until(swarm.row, lambda row: shows(row, STATE="Starting", PARTICLES="0/2"), "the same in a table", 30)
 
     cluster.add_gpus(gpus, 2)
 

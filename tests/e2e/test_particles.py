@@ -74,4 +74,4 @@ runpy.run_path("/script/good.py")
     assert status["particles"]["quarantined"] == 1
     assert swarm.row()["STATE"] == "Failed"
     until(swarm.lives, lambda lives: not lives, "nothing lives on", 60)
-    assert {"ParticleQuarantined", "JobFailed"} <= set(swarm.events())
+    until(swarm.events, lambda seen: {"ParticleQuarantined", "JobFailed"} <= set(seen), "its events", 30)
