@@ -1,6 +1,5 @@
 """A bare API server that knows our custom resource, shared by all tests of this folder."""
 
-import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -8,49 +7,28 @@ from typing import Any
 
 import pytest
 
-from apiserver.jobs import CRD, Jobs
+from apiserver.jobs import Jobs
 from apiserver.manifests import a_job
-from cluster import CommandError, UnavailableError, binaries
 from cluster.apiserver import ApiServer
-
-PROGRAMS = ("etcd", "kube-apiserver", "kubeadm", "kubectl", "helm")
+from support.api_server import api_server, build_programs, install_definition
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build the programs before the first test, whose time is limited, and show how that goes on.
-
-    Where it fails, the fixture that needs them says so.
-    """
-    here = Path(__file__).parent
-    if session.config.option.collectonly or not any(here in item.path.parents for item in session.items):
-        return
-    capture = session.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled(), contextlib.suppress(UnavailableError, CommandError):
-        binaries.build(PROGRAMS)
+    """Build what the tests of this folder need."""
+    build_programs(session, Path(__file__).parent)
 
 
 @pytest.fixture(scope="session")
 def a_server() -> Callable[[], AbstractContextManager[ApiServer]]:
     """Starts an empty API server, or skips the test."""
-
-    @contextlib.contextmanager
-    def start() -> Iterator[ApiServer]:
-        with contextlib.ExitStack() as stack:
-            try:
-                server = stack.enter_context(ApiServer())
-            except UnavailableError as error:
-                pytest.skip(f"no API server here: {error}")
-            yield server
-
-    return start
+    return api_server
 
 
 @pytest.fixture(scope="session")
-def server(a_server: Callable[[], AbstractContextManager[ApiServer]]) -> Iterator[ApiServer]:
+def server() -> Iterator[ApiServer]:
     """Knows the custom resource; without controllers and nodes."""
-    with a_server() as server:
-        server.kubectl("create", "--filename", CRD)
-        server.kubectl("wait", "--for=condition=Established", "--timeout=20s", "--filename", CRD)
+    with api_server() as server:
+        install_definition(server)
         yield server
 
 

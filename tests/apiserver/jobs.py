@@ -11,8 +11,6 @@ from typing import Any
 
 from swarm_api.names import API_VERSION, PLURAL
 
-CRD = Path(__file__).parents[2] / "crds" / "swarm.training_swarmtrainingjobs.yaml"
-
 
 class Jobs:
     """SwarmTrainingJobs in the namespace `default`, by plain HTTP as an administrator."""

@@ -7,10 +7,11 @@ import subprocess
 import pytest
 import yaml
 
-from apiserver.jobs import CRD, Jobs
+from apiserver.jobs import Jobs
 from apiserver.manifests import a_job
 from cluster import binaries
 from cluster.apiserver import ApiServer
+from support.api_server import CRD
 
 CHART = CRD.parents[1] / "charts" / "swarm-operator"
 NAMESPACE = "swarm-system"

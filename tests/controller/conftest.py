@@ -1,47 +1,34 @@
 """A bare API server and the operator, in a namespace for each test. Nothing runs pods: the test says how they are."""
 
 import asyncio
-import contextlib
 import itertools
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from cluster import CommandError, UnavailableError, binaries
 from cluster.apiserver import ApiServer
 from controller.stage import Stage
+from support.api_server import api_server, build_programs, install_definition
 from swarm_operator.cluster.config import Config
 
-CRD = Path(__file__).parents[2] / "crds" / "swarm.training_swarmtrainingjobs.yaml"
 OPERATOR = "swarm"
 """Whose requests are counted."""
 SECONDS = 60
 """Of one story at most."""
-PROGRAMS = ("etcd", "kube-apiserver", "kubeadm", "kubectl", "helm")
 
 _numbers = itertools.count(1)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build the programs before the first test, whose time is limited."""
-    here = Path(__file__).parent
-    if session.config.option.collectonly or not any(here in item.path.parents for item in session.items):
-        return
-    capture = session.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled(), contextlib.suppress(UnavailableError, CommandError):
-        binaries.build(PROGRAMS)
+    """Build what the tests of this folder need."""
+    build_programs(session, Path(__file__).parent)
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[ApiServer]:
-    with contextlib.ExitStack() as stack:
-        try:
-            server = stack.enter_context(ApiServer(users=(OPERATOR,), audit=True))
-        except UnavailableError as error:
-            pytest.skip(f"no API server here: {error}")
-        server.kubectl("create", "--filename", CRD)
-        server.kubectl("wait", "--for=condition=Established", "--timeout=20s", "--filename", CRD)
+    with api_server(users=(OPERATOR,), audit=True) as server:
+        install_definition(server)
         server.kubectl("create", "clusterrolebinding", "test", "--clusterrole=cluster-admin", f"--user={OPERATOR}")
         yield server
 

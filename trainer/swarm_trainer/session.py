@@ -249,7 +249,6 @@ class Session:
         try:
             attach = say.Attach(
                 model=self._schema.model_dump(mode="json"),
-                model_hash=self._schema.hash,
                 returning=self._welcomed,
                 round=self.round,
                 progress=self.position.progress(),

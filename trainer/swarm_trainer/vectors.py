@@ -45,5 +45,7 @@ def write(weights: FlatWeights, tensors: Tensors) -> None:
 
 def state_dict(schema: Schema, tensors: Tensors) -> Tensors:
     """Tensors under their state_dict names; a vector that is not given must be empty for this model."""
-    x, buffers, integers, frozen = (tensors.get(name, room(schema, name)) for name in (X, BUFFERS, INTEGERS, FROZEN))
+    x, buffers, integers, frozen = (
+        tensors[name] if name in tensors else room(schema, name) for name in (X, BUFFERS, INTEGERS, FROZEN)
+    )
     return schema.state_dict(x, buffers, integers, frozen)

@@ -140,7 +140,7 @@ class Synchronizer:
         connection = await connect(surroundings, least_epoch=0)
         self._bare.append(connection)
         model = schema.model_dump(mode="json") if isinstance(schema, Schema) else schema
-        await connection.say(say.Attach(model=model, model_hash="", returning=False))
+        await connection.say(say.Attach(model=model, returning=False))
         return connection
 
     def start(self, work: Coroutine[Any, Any, T]) -> "Future[T]":

@@ -114,7 +114,7 @@ SETTINGS = some_settings(algorithm=Algorithm(name=AlgorithmName.PSOPS))
 PROGRESS = say.Progress(step=3, samples=96, epoch=1, fraction=0.25)
 
 FROM_PARTICLE = [
-    say.Attach(model={"entries": []}, model_hash="h", returning=True, round=4, progress=PROGRESS),
+    say.Attach(model={"entries": []}, returning=True, round=4, progress=PROGRESS),
     say.State(tensors=("x",)),
     say.Push(sequence=1, fitness=None, progress=PROGRESS),
     say.Push(

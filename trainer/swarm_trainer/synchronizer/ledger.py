@@ -48,9 +48,6 @@ class Ledger:
     def __getitem__(self, index: int) -> Entry:
         return self._entries[index]
 
-    def __contains__(self, index: int) -> bool:
-        return index in self._entries
-
     def attach(self, identity: Identity, progress: Progress | None) -> Entry:
         """A particle came; progress: of one that returns with its own weights.
 

@@ -50,7 +50,6 @@ class Attach(_Message):
     kind: Literal["attach"] = "attach"
     model: dict[str, Any]
     """The weights' schema."""
-    model_hash: str
     returning: bool
     """It already trains in this swarm and keeps its weights; else it is new and adopts the center."""
     round: int = 0
