@@ -46,11 +46,11 @@ class Controller:
         self._written_at = 0.0
 
     async def run(self, changed: asyncio.Event) -> SwarmTrainingJob:
-        """Step whenever `changed` is set or time alone changes the plan, until the job has ended; the ended job."""
+        """Step whenever `changed` is set or time alone changes the plan, until the job has ended and all have left."""
         while True:
             changed.clear()
             requeue_after = await self.step()
-            if self.job.status.state.ended:
+            if self.job.status.state.ended and requeue_after is None:
                 return self.job
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), requeue_after)

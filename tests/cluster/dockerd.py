@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cluster import cache, console, debian, relay
-from cluster.errors import CommandError, UnavailableError
+from cluster.errors import UnavailableError
 
 _CAP_SYS_RESOURCE = 24
 _SOCKET_PATH_LIMIT = 107
@@ -145,7 +145,8 @@ def _start(root: Path) -> None:
         tail = Path(log.name).read_text().splitlines()[-15:]
         with suppress(ProcessLookupError):
             supervisor.kill()
-        raise CommandError(["dockerd"], supervisor.wait(), "\n".join(tail))
+        supervisor.wait()
+        raise UnavailableError("\n".join(["this machine does not let a Docker engine start; its last words:", *tail]))
     _let_go(supervisor)
 
 

@@ -34,8 +34,14 @@ def test_the_example_trains_and_its_model_is_on_the_volume(swarm: Swarm) -> None
     lives = swarm.lives()
     assert set(lives) == {swarm.synchronizer(), *(swarm.pod(index) for index in range(3))}
     swarm.reaches("Complete", seconds=240)
-    left = {name: (pod["metadata"]["uid"], restarts(pod)) for name, pod in swarm.pods().items()}
-    assert left.items() <= {name: (life.uid, life.restarts) for name, life in lives.items()}.items()
+    pods = until(
+        swarm.pods,
+        lambda pods: {pod["status"]["phase"] for pod in pods.values()} == {"Succeeded"},
+        "all have ended",
+        30,
+    )
+    ends = {name: (pod["metadata"]["uid"], restarts(pod)) for name, pod in pods.items()}
+    assert ends == {name: (life.uid, life.restarts) for name, life in lives.items()}
     assert swarm.condition("Complete")[:2] == ("True", "ModelWritten")
     assert swarm.status["training"]["progressPercent"] == 100
     assert _accuracy(_read(swarm, "model.safetensors")) > 0.9

@@ -1,5 +1,6 @@
 """The plan: one pure function from what is wanted and what is there to what should happen next."""
 
+import math
 from typing import Final
 
 from swarm_api.job import SwarmTrainingJob
@@ -39,7 +40,9 @@ def plan(job: SwarmTrainingJob, observed: Observed, now: float) -> Plan:
     view = View.of(job, observed, now)
     swarm = Swarm.of(view)
     if job.status.state.ended:
-        return Plan(actions=tuple(leftovers(swarm, job.status.state)), status=job.status)
+        ended_for = now - unix(job.status.completion_time) if job.status.completion_time else math.inf
+        actions, later = leftovers(swarm, job.status.state, ended_for=ended_for)
+        return Plan(actions=actions, status=job.status, requeue_after=later)
     outcome = decide(view, swarm)
     if outcome is None:
         swarm = swarm.stopping(view)
@@ -76,7 +79,7 @@ def _status(view: View, swarm: Swarm, outcome: Outcome | None) -> tuple[JobStatu
 def _requeue_after(view: View, swarm: Swarm, outcome: Outcome | None) -> float | None:
     """Seconds until time alone changes the plan."""
     if outcome is not None:
-        return None
+        return leftovers(swarm, outcome.state, ended_for=0.0)[1]
     waits = [each.wait(view.now) for each in wanted(view, swarm) if each.replaceable]
     waits += [each.unsettled for each in swarm.all if each.unsettled is not None]
     waits += [

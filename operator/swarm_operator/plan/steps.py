@@ -14,6 +14,8 @@ from swarm_operator.plan.view import View
 
 KEPT: Final = 2
 """Ended members that are kept of each lineage, for their logs."""
+FAREWELL: Final = 30.0
+"""Seconds after a job's completion in which whoever still runs may end by itself, such as scripts that save a plot."""
 _WHY: Final[dict[str, str]] = {
     Reason.UNRESPONSIVE: "nothing is heard of it",
     Reason.SUSPENDED: "the job is suspended",
@@ -24,7 +26,7 @@ _WHY: Final[dict[str, str]] = {
 def steps(view: View, swarm: Swarm, outcome: Outcome | None) -> tuple[Action, ...]:
     """All actions: those that make room first, then the starts, then the rest."""
     if outcome is not None:
-        return tuple(leftovers(swarm, outcome.state))
+        return leftovers(swarm, outcome.state, ended_for=0.0)[0]
     kills = [step for each in swarm.all for step in _ends(each)]
     starts = [step for each in wanted(view, swarm) for step in _start(view, each)]
     cleaning = [step for each in swarm.all for step in _clean(each)]
@@ -36,12 +38,22 @@ def wanted(view: View, swarm: Swarm) -> tuple[Lineage, ...]:
     return () if view.job.spec.suspend else (swarm.synchronizer, *swarm.desired)
 
 
-def leftovers(swarm: Swarm, state: JobState) -> Iterator[Action]:
-    """Of a job at its end nothing lives on; what is dead keeps its logs."""
-    for each in swarm.all:
-        for member in each.lingering:
-            if not member.deleting:
-                yield _delete(member, f"the job is {state.value.lower()}")
+def leftovers(swarm: Swarm, state: JobState, *, ended_for: float) -> tuple[tuple[Action, ...], float | None]:
+    """Of a job at its end nothing lives on; what is dead keeps its logs.
+
+    Args:
+        swarm: As it is now.
+        state: In which the job ended.
+        ended_for: Seconds since then.
+
+    Returns:
+        Whom to end now, or nobody yet and the seconds until then.
+    """
+    still = [member for each in swarm.all for member in each.lingering if not member.deleting]
+    left = FAREWELL - ended_for if still and state is JobState.COMPLETE else 0.0
+    if left > 0:
+        return (), left
+    return tuple(_delete(member, f"the job is {state.value.lower()}") for member in still), None
 
 
 def withheld(view: View, swarm: Swarm) -> bool:

@@ -6,6 +6,7 @@ from swarm_api.report import Presence, SwarmState
 from swarm_api.status import JobState
 from swarm_operator.plan.actions import Delete
 from swarm_operator.plan.ends import PATIENCE_SECONDS, SETTLE_SECONDS
+from swarm_operator.plan.steps import FAREWELL
 from unit.plan.builders import SYNCHRONIZER, a_training_world, created, deleted
 
 
@@ -86,11 +87,28 @@ def test_a_job_is_complete_when_its_synchronizer_exits_0(report):
     assert world.status.state is JobState.COMPLETE
     assert world.condition("Complete").status == "True"
     assert world.status.completion_time == "2026-03-01T12:02:00.000000Z"
-    assert deleted(made) == [(3, 1)]
     assert world.status.particles.ready == 4
     assert {particle.phase for particle in world.status.particle_statuses} == {"Finished"}
-    assert all(action.graceful for action in made.actions)
     assert len(world.told("JobComplete")) == 1
+    assert (made.actions, made.requeue_after) == ((), FAREWELL)
+
+
+def test_whoever_still_runs_at_completion_may_end_by_itself_and_is_told_to_after_a_while():
+    world = a_training_world(replicas=2)
+    for index in (0, 1):
+        world.attach(index, presence=Presence.FINISHED)
+    world.end(SYNCHRONIZER, 0)
+    world.step()
+    world.end(0, 0)
+    world.later(FAREWELL - 1)
+    made = world.step()
+    assert (made.actions, made.requeue_after) == ((), pytest.approx(1.0))
+    world.later(1)
+    made = world.step()
+    assert deleted(made) == [(1, 1)]
+    assert made.requeue_after is None
+    assert all(action.graceful for action in made.actions)
+    assert world.step().actions == ()
 
 
 @pytest.mark.parametrize("field", ["deleting", "disrupted"])
@@ -124,8 +142,9 @@ def test_an_ended_job_plans_nothing_more_but_ends_what_shows_up_late(code):
     world.step()
     status = world.status
     assert status.state.ended
-    world.stop_all()
     world.later(1000)
+    world.step()
+    world.stop_all()
     assert world.step().actions == ()
     world.apply(late[0])
     world.end(1, 1)
