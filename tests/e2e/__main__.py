@@ -20,7 +20,9 @@ def main() -> int:
             except CommandError as error:
                 print(f"cluster: FAILED: {error}", file=sys.stderr)
                 return 1
-            print("# The cluster is up and the operator runs. To use it, run what follows; then README.md, 'On Kubernetes':")
+            print(
+                "# The cluster is up, the operator runs. To use it, run what follows; then README.md, 'On Kubernetes':"
+            )
             sys.argv[1:] = ["env"]
             return cluster_main()
         case ["down"]:

@@ -1,13 +1,18 @@
 """What befalls a particle's pod befalls no other."""
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
-from e2e.kube import Object, until
+from e2e.deploy import DEPLOYMENT
+from e2e.kube import Kube, Object, until
 from e2e.swarms import Swarm, shows
 
 
 @pytest.mark.core
-def test_a_killed_process_is_replaced_and_the_others_train_on(swarm: Swarm, recoveries: dict[str, Object]) -> None:
+def test_a_killed_process_is_replaced_and_the_others_train_on(
+    swarm: Swarm, operator: Kube, recoveries: dict[str, Object]
+) -> None:
+    before = measured(operator)
     swarm.start(replicas=2)
     swarm.trains(_0=1, _1=1)
     others = swarm.lives_but(swarm.pod(1))
@@ -20,7 +25,10 @@ def test_a_killed_process_is_replaced_and_the_others_train_on(swarm: Swarm, reco
     assert (killed["failures"], killed["lastExitCode"], killed["phase"]) == (1, -9, "Running")
     assert status["recovery"]["count"] == 1
     recoveries["process killed"] = status["recovery"]
-    assert {"detectSeconds", "scheduleSeconds", "startSeconds", "rejoinSeconds"} <= set(status["recovery"])
+    after = measured(operator)
+    for phase in ("detect", "schedule", "start", "rejoin"):
+        seconds = status["recovery"][f"{phase}Seconds"]
+        assert after[phase] - before.get(phase, 0.0) == pytest.approx(seconds, abs=1e-6)
     assert shows(swarm.row(wide=True), STATE="Running", PARTICLES="2/2", RESTARTS="1")
     assert swarm.condition("Degraded")[:2] == ("False", "AllPresent")
     swarm.finish()
@@ -75,3 +83,12 @@ runpy.run_path("/script/good.py")
     assert swarm.row()["STATE"] == "Failed"
     until(swarm.lives, lambda lives: not lives, "nothing lives on", 60)
     until(swarm.events, lambda seen: {"ParticleQuarantined", "JobFailed"} <= set(seen), "its events", 30)
+
+
+def measured(operator: Kube) -> dict[str, float]:
+    """Seconds of all recoveries so far by phase, as the operator tells Prometheus."""
+    port = operator("get", "service", f"{DEPLOYMENT}-metrics", "--output=jsonpath={.spec.ports[0].port}")
+    path = f"/api/v1/namespaces/{operator.namespace}/services/{DEPLOYMENT}-metrics:{port}/proxy/metrics"
+    families = text_string_to_metric_families(operator("get", f"--raw={path}"))
+    samples = (sample for family in families for sample in family.samples)
+    return {each.labels["phase"]: each.value for each in samples if each.name == "swarm_operator_recovery_seconds_sum"}
