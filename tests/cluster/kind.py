@@ -113,12 +113,13 @@ class Cluster:
         patch = [{"op": "add", "path": "/status/capacity/nvidia.com~1gpu", "value": str(count)}]
         self.kubectl("patch", "node", node, "--subresource=status", "--type=json", f"--patch={json.dumps(patch)}")
 
-    def wait_until_ready(self, seconds: float = 120) -> None:
+    def wait_until_ready(self, seconds: float = 240) -> None:
         """Wait for all nodes, and for what kind runs on them."""
         deadline = time.monotonic() + seconds
         self._wait(deadline, "node", "--all")
         for namespace in ("kube-system", "local-path-storage"):
-            self._wait(deadline, "pod", "--all", f"--namespace={namespace}")
+            alive = "--field-selector=status.phase!=Succeeded"  # those that provision a volume end
+            self._wait(deadline, "pod", alive, f"--namespace={namespace}")
 
     def _wait(self, deadline: float, *what: str) -> None:
         while True:  # kubectl wait fails where a pod that it waits for is replaced, or where there is none yet

@@ -38,6 +38,7 @@ def test_a_node_is_in_trouble_when_it_says_so_or_says_nothing(node, wrong):
 
 
 BAD = Node(ready=True, renewed=NOW - 13)
+DARK = Node(ready=True, renewed=NOW - 25)
 
 
 @pytest.mark.parametrize(
@@ -50,17 +51,21 @@ BAD = Node(ready=True, renewed=NOW - 13)
         # The report is old itself: what it said then is no sign of life now.
         (a_member(), BAD, told(silent=2, at=NOW - 9), True),
         (a_member(), BAD, told(silent=2, at=NOW - 7), False),
-        # Nobody has heard of this incarnation: it counts from its start.
-        (a_member(incarnation=2, started=NOW - 9), BAD, told(), False),
-        (a_member(incarnation=2, started=NOW - 11), BAD, told(), True),
-        (a_member(phase=Phase.PENDING, started=None), BAD, Hearsay(), True),
+        # Nobody has heard of this incarnation: it counts from its start, and its node must be silent for longer.
+        (a_member(incarnation=2, started=NOW - 9), DARK, told(), False),
+        (a_member(incarnation=2, started=NOW - 11), BAD, told(), False),
+        (a_member(incarnation=2, started=NOW - 11), DARK, told(), True),
+        (a_member(phase=Phase.PENDING, started=None), BAD, Hearsay(), False),
+        (a_member(phase=Phase.PENDING, started=None), DARK, Hearsay(), True),
+        (a_member(phase=Phase.PENDING, started=None), Node(ready=False), Hearsay(), True),
         # An operator that has just begun to listen has not heard much.
         (a_member(), BAD, Hearsay(since=NOW - 5), False),
         (a_member(phase=Phase.FAILED), BAD, told(silent=50), False),
         (a_member(node=""), BAD, told(silent=50), False),
         (a_member(role=Role.SYNCHRONIZER), BAD, told(at=NOW - 11), True),
         (a_member(role=Role.SYNCHRONIZER), BAD, told(at=NOW - 2), False),
-        (a_member(role=Role.SYNCHRONIZER, incarnation=2), BAD, told(at=NOW - 2), True),
+        (a_member(role=Role.SYNCHRONIZER, incarnation=2), BAD, told(at=NOW - 2), False),
+        (a_member(role=Role.SYNCHRONIZER, incarnation=2), DARK, told(at=NOW - 2), True),
     ],
 )
 def test_a_pod_is_given_up_when_its_node_is_in_trouble_and_nothing_was_heard_of_it(member, node, hearsay, gone):
