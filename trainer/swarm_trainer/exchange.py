@@ -4,14 +4,17 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch.optim import Optimizer
 
+from swarm_api.settings import Settings
 from swarm_trainer import vectors
+from swarm_trainer.algorithms import build
 from swarm_trainer.algorithms.base import Algorithm, Fitness, Message, State, When
 from swarm_trainer.fitness import FitnessMeter
-from swarm_trainer.session import Session
+from swarm_trainer.session import Return, Session
 from swarm_trainer.weights import FlatWeights
 from swarm_trainer.wire.messages import Push, Reply, ReplyStatus
 
@@ -20,8 +23,30 @@ log = logging.getLogger("swarm.particle")
 _PAUSE_SECONDS = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Pushed:
+    """What the answer to a push refers to."""
+
+    step: int
+    samples: int
+    message: Message
+    x: torch.Tensor
+    """The live weights while the particle waits for the answer; else a copy of what they were."""
+
+    def kept(self) -> "_Pushed":
+        """Independent of the live weights, for a particle that steps on before the answer comes."""
+        x = self.x.clone()
+        tensors = {name: x if tensor is self.x else tensor.clone() for name, tensor in self.message.tensors.items()}
+        return replace(self, x=x, message=replace(self.message, tensors=tensors))
+
+
 class Exchange:
-    """Hooks around the inner optimizer's step. The weights change only inside these calls."""
+    """Hooks around the inner optimizer's step. The weights change only inside these calls.
+
+    A push whose connection ends before the answer is *pending*: the particle trains on, and no other push leaves until
+    the synchronizer has said what became of it. Then its answer, if it was merged, is applied as the difference that
+    it makes to the weights that were pushed. So nothing is merged twice and no step is lost.
+    """
 
     def __init__(
         self,
@@ -29,55 +54,46 @@ class Exchange:
         session: Session,
         weights: FlatWeights,
         optimizers: Sequence[Optimizer],
-        algorithm: Algorithm,
-        period: int,
-        max_detached_steps: int,
+        settings: Settings,
         leader: int,
-        replicas: int,
     ) -> None:
         self._session = session
         self._weights = weights
         self._optimizers = optimizers
-        self._algorithm = algorithm
-        self._period = period
-        self._max_detached_steps = max_detached_steps
-        self._state: State = algorithm.particle_state(weights.gather())
         self._sequence = 0
+        self._pending: _Pushed | None = None
+        self._coming: Settings | None = None
+        """New settings, which take effect between two steps."""
         self._since_exchange = 0
-        self._since_merge = 0
+        self._step_at_merge = self._step_at_fitness = session.position.step
         self._samples_at_merge = session.position.samples
         self._fitness = Fitness(math.nan, math.inf)
+        self._gradient: torch.Tensor | None = None
         self.meter = FitnessMeter()
         self.leader = leader
         """Lowest index attached, as of the last reply."""
-        self.replicas = replicas
+        self.replicas = settings.replicas
         """Particles that the job asks for, as of the last reply."""
-        self._acts_every_step = any(
-            getattr(type(algorithm), hook) is not getattr(Algorithm, hook) for hook in ("before_step", "after_step")
-        )
-        algorithm.before_step(self._state, weights.gather())
-        weights.scatter()
+        self._settings = settings
+        self._algorithm = build(settings.algorithm)
+        self._state: State = self._algorithm.particle_state(weights.gather())
+        self._begin_step()
 
     def before_step(self) -> None:
         """The gradient is there, the optimizer has not moved the weights yet."""
-        if self._algorithm.when is not When.AFTER and self._since_exchange >= self._period:
-            self.now()
+        if self._algorithm.when is not When.AFTER and self._due:
+            self._push()
 
     def after_step(self) -> None:
         """The optimizer has moved the weights."""
         self._since_exchange += 1
-        self._since_merge += 1
         self._session.position.step += 1
-        if self._acts_every_step:
-            x = self._weights.gather()
-            self._algorithm.after_step(self._state, x, None, self._learning_rate())
-            self._weights.scatter()
-        if self._algorithm.when is When.AFTER and self._since_exchange >= self._period:
+        if self._acts("after_step"):
+            self._end_step(self._gather_gradient())
+        self._catch_up()
+        if self._algorithm.when is When.AFTER and self._due:
             self.now()
-        if self._acts_every_step:
-            self._algorithm.before_step(self._state, self._weights.gather())
-            self._weights.scatter()
-        self._session.at_step()
+        self._begin_step()
 
     def rest(self, *, patience: float = 0.0) -> None:
         """At the end: push the steps since the last merge, that nothing is lost.
@@ -86,86 +102,183 @@ class Exchange:
             patience: Seconds to wait for a synchronizer that is not there.
         """
         deadline = time.monotonic() + patience
-        while self._since_merge and not self.now():
+        while self._unmerged and not self.now():
             if not self._session.wait_attached(deadline - time.monotonic()):
-                log.warning("no synchronizer to push the last %d steps to", self._since_merge)
+                log.warning("no synchronizer to push the last %d steps to", self._unmerged)
                 break
-        if self._algorithm.when is When.BEFORE:
-            # No step will follow, and what the exchange left for after it is due.
-            self._algorithm.after_step(self._state, self._weights.gather(), None, self._learning_rate())
-            self._weights.scatter()
+        self._let_go()
 
     @property
     def alone_too_long(self) -> bool:
         """Whether the particle has taken maxDetachedSteps without a commit: it must not train on."""
-        return self._since_merge >= self._max_detached_steps
+        return self._unmerged >= self._settings.sync.max_detached_steps
 
     def wait_for_the_swarm(self) -> None:
         """Try to exchange, after a moment."""
-        log.warning("%d steps without a commit (maxDetachedSteps): waiting for the swarm", self._since_merge)
+        log.warning("%d steps without a commit (maxDetachedSteps): waiting for the swarm", self._unmerged)
         if self._session.wait_attached(_PAUSE_SECONDS):
             self.now()
         if self.alone_too_long:
             time.sleep(_PAUSE_SECONDS)
 
     def now(self) -> bool:
-        """Exchange once. Without a synchronizer, or below minReplicas, the particle just trains on.
+        """Between two steps: exchange once. Without a synchronizer, or below minReplicas, the particle just trains on.
 
         Returns:
-            Whether a synchronizer answered.
+            Whether a synchronizer answered, or there is nothing to push any more.
 
         Raises:
             UnsupportedModelError: The weights are no longer what was attached.
             RefusedError: This particle was replaced.
         """
-        if self._since_exchange:
-            self._fitness = self.meter.take()
-        fitness = self._fitness
-        self._since_exchange = 0
+        while True:
+            self._catch_up()
+            if not self._unmerged:
+                return True
+            if not self._push():
+                return False
+            if self._coming is None:
+                return True
+
+    @property
+    def _due(self) -> bool:
+        return self._since_exchange >= self._settings.algorithm.sync_period
+
+    @property
+    def _unmerged(self) -> int:
+        """Steps that no commit knows of yet."""
+        return self._session.position.step - self._step_at_merge
+
+    def _push(self) -> bool:
+        """Push and apply the answer; whether there was one."""
+        self._hear()
+        if self._pending is not None or self._coming is not None or not self._session.attached:
+            return False
+        position = self._session.position
+        if position.step != self._step_at_fitness:
+            self._fitness, self._step_at_fitness = self.meter.take(), position.step
         self._sequence += 1
         x = self._weights.gather()
-        message = self._algorithm.push(self._state, x, fitness)
-        progress = self._session.position.progress()
-        push = Push(
-            sequence=self._sequence,
-            fitness=fitness.mean,
-            standard_error=fitness.standard_error,
-            new_samples=progress.samples - self._samples_at_merge,
-            numbers=message.numbers,
-            tensors=(),
-            progress=progress,
-        )
+        message = self._algorithm.push(self._state, x, self._fitness)
+        pushed = _Pushed(position.step, position.samples, message, x)
         outgoing = {name: tensor.detach().cpu().contiguous() for name, tensor in message.tensors.items()}
         outgoing |= vectors.read(self._weights, vectors.BUFFERS, vectors.INTEGERS)
-        answer = self._session.exchange(push.model_copy(update={"tensors": tuple(outgoing)}), outgoing)
+        push = Push(
+            sequence=self._sequence,
+            generation=self._settings.generation,
+            fitness=self._fitness.mean,
+            standard_error=self._fitness.standard_error,
+            new_samples=position.samples - self._samples_at_merge,
+            numbers=message.numbers,
+            tensors=tuple(outgoing),
+            progress=position.progress(),
+        )
+        answer = self._session.exchange(push, outgoing)
         if answer is None:
-            self._algorithm.refused(self._state, x, message)
+            self._pending = pushed.kept()
             return False
-        reply, tensors = answer
-        self.leader, self.replicas = reply.leader, reply.replicas
-        self._apply(reply, tensors, x, message)
+        self._settle(pushed, *answer)
         return True
 
-    def _apply(self, reply: Reply, tensors: vectors.Tensors, x: torch.Tensor, message: Message) -> None:
+    def _catch_up(self) -> None:
+        """Between two steps: late answers and new settings take effect."""
+        self._hear()
+        if self._coming is not None:
+            self._follow(self._coming)
+            self._coming = None
+
+    def _hear(self) -> None:
+        for back in self._session.at_step():
+            pushed, self._pending = self._pending, None
+            if pushed is not None and back.welcome.reply is None:
+                self._algorithm.refused(self._state, self._weights.gather(), pushed.message)
+            elif pushed is not None:
+                self._settle_late(pushed, back)
+            self.leader, self.replicas = back.welcome.leader, back.welcome.settings.replicas
+            if back.welcome.settings != self._settings:
+                self._coming = back.welcome.settings
+
+    def _settle_late(self, pushed: _Pushed, back: Return) -> None:
+        assert back.welcome.reply is not None
+        log.info("push of step %d was answered before the connection ended; applying it now", pushed.step)
+        self._settle(pushed, back.welcome.reply, back.tensors)
+
+    def _settle(self, pushed: _Pushed, reply: Reply, tensors: vectors.Tensors) -> None:
+        """Apply the answer to a push; from then on another may leave."""
+        x = self._weights.gather()
         own = {
             name: tensors.pop(name) for name in (vectors.BUFFERS, vectors.INTEGERS, vectors.FROZEN) if name in tensors
         }
+        self.leader, self.replicas = reply.leader, reply.replicas
+        merged_at = pushed.step, pushed.samples
         match reply.status:
             case ReplyStatus.MERGED:
                 there = {name: tensor.to(x.device, non_blocking=True) for name, tensor in tensors.items()}
-                self._algorithm.pull(self._state, x, Message(there, dict(reply.numbers)), self._learning_rate())
+                self._pull(x, pushed, Message(there, dict(reply.numbers)))
             case ReplyStatus.HELD:
-                self._algorithm.refused(self._state, x, message)
+                self._algorithm.refused(self._state, x, pushed.message)
+                merged_at = self._step_at_merge, self._samples_at_merge
+                self._coming = reply.settings or self._coming
+            case ReplyStatus.FORGOTTEN:
+                log.warning("the push of step %d was merged, and its answer is lost", pushed.step)
+                self._algorithm.refused(self._state, x, pushed.message)
             case ReplyStatus.REFUSED:
                 log.warning("the weights were not finite; going on from the swarm's center")
                 x.copy_(tensors[vectors.X])
                 self._state = self._algorithm.particle_state(x)
                 self._recover()
-        if reply.status is not ReplyStatus.HELD:
-            self._since_merge = 0
-            self._samples_at_merge = self._session.position.samples
+                merged_at = self._session.position.step, self._session.position.samples
+        self._step_at_merge, self._samples_at_merge = merged_at
+        if reply.settings is None:
+            self._since_exchange = self._session.position.step - pushed.step
         self._weights.scatter()
         vectors.write(self._weights, own)
+
+    def _pull(self, x: torch.Tensor, pushed: _Pushed, reply: Message) -> None:
+        if pushed.x is x:
+            self._algorithm.pull(self._state, x, reply, self._learning_rate())
+            return
+        since = x - pushed.x
+        x.copy_(pushed.x)
+        self._algorithm.pull(self._state, x, reply, self._learning_rate())
+        x.add_(since)
+
+    def _follow(self, settings: Settings) -> None:
+        """Go on under these settings. Another algorithm starts from the weights alone."""
+        chosen, before = settings.algorithm, self._settings.algorithm
+        if chosen != before:
+            algorithm = build(chosen)
+            if chosen.name is not before.name:
+                log.info("the swarm goes on with %s instead of %s", chosen.name, before.name)
+                self._let_go()
+                self._state = algorithm.particle_state(self._weights.gather())
+            self._algorithm = algorithm
+        self._settings = settings
+
+    def _let_go(self) -> None:
+        """No step of this algorithm will follow, and what its last exchange left for after one is due."""
+        if self._algorithm.when is When.BEFORE:
+            self._end_step(self._weights.gather_gradient().zero_() if self._algorithm.needs_gradient else None)
+
+    def _begin_step(self) -> None:
+        if self._acts("before_step"):
+            self._algorithm.before_step(self._state, self._weights.gather())
+            self._weights.scatter()
+
+    def _end_step(self, gradient: torch.Tensor | None) -> None:
+        self._algorithm.after_step(self._state, self._weights.gather(), gradient, self._learning_rate())
+        self._weights.scatter()
+
+    def _acts(self, hook: str) -> bool:
+        """Whether the algorithm has this hook: weights are not gathered for nothing."""
+        return getattr(type(self._algorithm), hook) is not getattr(Algorithm, hook)
+
+    def _gather_gradient(self) -> torch.Tensor | None:
+        """Of the step that was just taken, for an algorithm that asks for it."""
+        if not self._algorithm.needs_gradient:
+            return None
+        self._gradient = self._weights.gather_gradient(self._gradient)
+        return self._gradient
 
     def _recover(self) -> None:
         """Forget what the lost weights left behind: their gradient, and what is not finite in the optimizers' state."""

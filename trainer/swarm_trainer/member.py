@@ -11,7 +11,6 @@ from torch.optim import Optimizer
 
 from swarm_api import exits
 from swarm_trainer import vectors
-from swarm_trainer.algorithms import build
 from swarm_trainer.data import particle_seed
 from swarm_trainer.ending import Ending
 from swarm_trainer.errors import RefusedError
@@ -53,11 +52,8 @@ class Member(Particle):
             session=self._session,
             weights=self._weights,
             optimizers=optimizers,
-            algorithm=build(settings.algorithm),
-            period=settings.algorithm.sync_period,
-            max_detached_steps=settings.sync.max_detached_steps,
+            settings=settings,
             leader=welcome.leader,
-            replicas=settings.replicas,
         )
         optimizers[0].register_step_pre_hook(self._before_step)
         optimizers[-1].register_step_post_hook(self._after_step)

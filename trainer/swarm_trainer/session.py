@@ -12,6 +12,7 @@ import queue
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
@@ -48,6 +49,15 @@ class _Said:
 
 
 @dataclass(frozen=True, slots=True)
+class Return:
+    """The particle is a member again, after it had lost its synchronizer."""
+
+    welcome: say.Welcome
+    tensors: Tensors
+    """Of the welcome's reply."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Lost:
     """A connection ended."""
 
@@ -68,13 +78,16 @@ class Session:
         self._surroundings = surroundings
         self._schema = schema
         self._snapshot = snapshot
-        self._inbox: queue.SimpleQueue[_Wanted | _Said | _Lost | _Over] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Wanted | _Said | _Lost | Return | _Over] = queue.SimpleQueue()
         self._loop = asyncio.new_event_loop()
         self._main: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
         """Set while attached."""
         self._epoch = 0
         """Of the newest synchronizer that was met."""
+        self._returns: deque[Return] = deque()
+        self._pending: int | None = None
+        """Sequence of a push that may have left and whose reply has not come whole."""
         self._farewell: say.Goodbye | None = None
         self._rooms: Tensors = {}
         self._heartbeat_seconds = 1.0
@@ -103,14 +116,19 @@ class Session:
         """Whether a synchronizer is there to exchange with."""
         return self._connection is not None
 
-    def at_step(self) -> None:
-        """Between two steps: give weights to a synchronizer that asks for them.
+    def at_step(self) -> list[Return]:
+        """Between two steps: give weights to a synchronizer that asks for them, and hear of every return since.
+
+        A lost push is settled by the next return: its welcome has the reply, or the push was not merged.
 
         Raises:
             RefusedError: This particle was replaced; it must end.
         """
-        while not self._inbox.empty():
-            self._take()
+        self._look()
+        returns = list(self._returns)
+        self._returns.clear()
+        self.round = max((back.welcome.reply.round for back in returns if back.welcome.reply), default=self.round)
+        return returns
 
     def wait_attached(self, seconds: float) -> bool:
         """Wait until attached, or for so long; returns whether it is.
@@ -125,15 +143,19 @@ class Session:
         return self.attached
 
     def exchange(self, push: say.Push, tensors: Mapping[str, torch.Tensor]) -> tuple[say.Reply, Tensors] | None:
-        """Push and wait for the reply; None where there is no synchronizer, or none any more.
+        """Push and wait for the reply.
+
+        None: the connection ended first, or nothing was sent. Then the next `Return` that is heard settles the push.
 
         Raises:
             RefusedError: This particle was replaced; it must end.
         """
         connection = self._connection
-        if connection is None:
-            self.at_step()
+        self._look()
+        if connection is None or self._returns:
             return None
+        # Set before anything leaves: an attach that comes after the push must ask for it.
+        self._pending = push.sequence
         self._ask(connection, push, tensors)
         while (said := self._wait(connection)) is not None:
             if isinstance(said.message, say.Reply) and said.message.sequence == push.sequence:
@@ -180,6 +202,10 @@ class Session:
             if isinstance(item, _Lost) and item.connection is connection:
                 return None
 
+    def _look(self) -> None:
+        while not self._inbox.empty():
+            self._take()
+
     def _take(self, timeout: float | None = None) -> _Said | _Lost | None:
         item = self._inbox.get(timeout=timeout)
         match item:
@@ -187,6 +213,8 @@ class Session:
                 # Whoever asked may be gone: the question is as old as the last step.
                 if tensors.set_running_or_notify_cancel():
                     tensors.set_result(self._snapshot())
+            case Return():
+                self._returns.append(item)
             case _Over(error):
                 raise error
             case _:
@@ -251,6 +279,7 @@ class Session:
                 model=self._schema.model_dump(mode="json"),
                 returning=self._welcomed,
                 round=self.round,
+                pending=self._pending,
                 progress=self.position.progress(),
             )
             await connection.say(attach)
@@ -268,22 +297,32 @@ class Session:
                     tensors = await self._weights()
                 await connection.say(say.State(tensors=tuple(tensors)), tensors)
             case say.Welcome():
-                tensors = await connection.take(message.tensors, self._fresh)
-                self._heartbeat_seconds = message.settings.sync.heartbeat_seconds
-                self._connection = connection
-                if self._farewell is not None:
-                    await connection.say(self._farewell)
-                if not self._welcomed:
-                    self._welcomed = True
-                    self._inbox.put(_Said(message, tensors))
+                await self._welcome(connection, message)
             case say.Reply():
-                self._inbox.put(_Said(message, await connection.take(message.tensors, self._reused)))
+                tensors = await connection.take(message.tensors, self._reused)
+                if message.sequence == self._pending:
+                    self._pending = None
+                if message.settings is not None:
+                    self._heartbeat_seconds = message.settings.sync.heartbeat_seconds
+                self._inbox.put(_Said(message, tensors))
             case say.Center():
                 self._inbox.put(_Said(message, await connection.take(message.tensors, self._fresh)))
             case say.Stop():
                 raise RefusedError("Stopped", message.message)
             case say.Alive():
                 pass
+
+    async def _welcome(self, connection: Connection, welcome: say.Welcome) -> None:
+        tensors = await connection.take(welcome.tensors, self._fresh)
+        if welcome.reply is not None:
+            tensors = await connection.take(welcome.reply.tensors, self._reused)
+        self._heartbeat_seconds = welcome.settings.sync.heartbeat_seconds
+        self._pending = None
+        # In this order: who sees that it is attached finds in the inbox what became of its last push.
+        self._inbox.put(Return(welcome, tensors) if self._welcomed else _Said(welcome, tensors))
+        self._connection, self._welcomed = connection, True
+        if self._farewell is not None:
+            await connection.say(self._farewell)
 
     async def _weights(self) -> Tensors:
         """As they are between two steps."""

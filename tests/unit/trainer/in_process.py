@@ -86,8 +86,16 @@ def until_attached(*particles: Particle) -> None:
     eventually(step, "attached again")
 
 
-def a_push(sequence: int, tensors: Tensors, *, fitness: float | None = 1.0, samples: int = 0) -> say.Push:
-    return say.Push(sequence=sequence, fitness=fitness, tensors=tuple(tensors), progress=say.Progress(samples=samples))
+def a_push(
+    sequence: int, tensors: Tensors, *, fitness: float | None = 1.0, samples: int = 0, generation: int = 1
+) -> say.Push:
+    return say.Push(
+        sequence=sequence,
+        generation=generation,
+        fitness=fitness,
+        tensors=tuple(tensors),
+        progress=say.Progress(samples=samples),
+    )
 
 
 class Synchronizer:

@@ -114,20 +114,29 @@ SETTINGS = some_settings(algorithm=Algorithm(name=AlgorithmName.PSOPS))
 PROGRESS = say.Progress(step=3, samples=96, epoch=1, fraction=0.25)
 
 FROM_PARTICLE = [
-    say.Attach(model={"entries": []}, returning=True, round=4, progress=PROGRESS),
+    say.Attach(model={"entries": []}, returning=True, round=4, pending=7, progress=PROGRESS),
     say.State(tensors=("x",)),
-    say.Push(sequence=1, fitness=None, progress=PROGRESS),
+    say.Push(sequence=1, generation=1, fitness=None, progress=PROGRESS),
     say.Push(
-        sequence=2, fitness=math.inf, standard_error=math.inf, numbers={"loss": 0.1}, tensors=("x",), progress=PROGRESS
+        sequence=2,
+        generation=1,
+        fitness=math.inf,
+        standard_error=math.inf,
+        numbers={"loss": 0.1},
+        tensors=("x",),
+        progress=PROGRESS,
     ),
     say.FetchCenter(),
     say.Heartbeat(progress=PROGRESS),
     say.Metrics(of="center", values={"accuracy": 0.5, "loss": -math.inf}),
     say.Goodbye(finished=True, progress=PROGRESS),
 ]
+REPLY = say.Reply(sequence=7, status=say.ReplyStatus.MERGED, round=4, leader=1, replicas=4, tensors=("x",))
 FROM_SYNCHRONIZER = [
     say.SendState(),
     say.Welcome(action=say.Action.ADOPT, tensors=("x",), settings=SETTINGS, round=3, leader=0, progress=PROGRESS),
+    say.Welcome(action=say.Action.KEEP, settings=SETTINGS, reply=REPLY, round=3, leader=0, progress=PROGRESS),
+    say.Reply(sequence=2, status=say.ReplyStatus.HELD, round=4, leader=1, replicas=4, settings=SETTINGS),
     say.Reply(sequence=2, status=say.ReplyStatus.MERGED, round=4, leader=1, replicas=4, numbers={"draw": 2.0**53 - 1}),
     say.Center(round=4, tensors=("x", "buffers")),
     say.Alive(),
@@ -150,7 +159,7 @@ def test_every_message_arrives_as_it_was_sent(message: BaseModel) -> None:
 
 
 def test_a_fitness_that_is_no_number_arrives_as_such() -> None:
-    body = say.Push(sequence=1, fitness=math.nan, progress=PROGRESS).model_dump_json()
+    body = say.Push(sequence=1, generation=1, fitness=math.nan, progress=PROGRESS).model_dump_json()
     heard = say.FromParticle.model_validate(json.loads(body)).root
     assert isinstance(heard, say.Push)
     assert heard.fitness is not None

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import SGD, Adagrad, Adam, Optimizer
 
 from swarm_api.algorithm import Algorithm, AlgorithmName
-from swarm_trainer.algorithms import build
+from swarm_api.job import Sync
 from swarm_trainer.exchange import Exchange
 from swarm_trainer.vectors import X
 from unit.trainer.in_process import SECONDS, Particle, World
@@ -27,7 +27,7 @@ def no_grad() -> Iterator[None]:
 class Training:
     """A particle that steps with the gradients it is given."""
 
-    def __init__(self, particle: Particle, model: nn.Module, algorithm: Algorithm, optimizer: Optimizer) -> None:
+    def __init__(self, particle: Particle, model: nn.Module, optimizer: Optimizer) -> None:
         self.particle = particle
         self.model = model
         self.optimizer = optimizer
@@ -35,11 +35,8 @@ class Training:
             session=particle.session,
             weights=particle.weights,
             optimizers=[optimizer],
-            algorithm=build(algorithm),
-            period=algorithm.sync_period,
-            max_detached_steps=1000,
+            settings=particle.attach()[0].settings,
             leader=0,
-            replicas=2,
         )
 
     @property
@@ -55,12 +52,11 @@ class Training:
         self.exchange.after_step()
 
 
-def a_training(world: World, algorithm: Algorithm, make: Callable[..., Optimizer] = SGD, **settings: float) -> Training:
+def a_training(world: World, make: Callable[..., Optimizer] = SGD, **settings: float) -> Training:
     """The only particle of a swarm."""
     model = nn.Linear(3, 2, dtype=torch.float64)
     particle = world.particle(0, model=model)
-    particle.attach()
-    return Training(particle, model, algorithm, make(model.parameters(), **({"lr": 0.1} | settings)))
+    return Training(particle, model, make(model.parameters(), **({"lr": 0.1} | settings)))
 
 
 @pytest.mark.parametrize("algorithm", [LOCAL_SGD, EASGD], ids=lambda algorithm: algorithm.name)
@@ -69,7 +65,7 @@ def test_a_particle_that_went_to_nan_comes_back_on_the_center_and_stays_finite(
     world: World, algorithm: Algorithm, make: Callable[..., Optimizer], settings: dict[str, float]
 ) -> None:
     synchronizer = world.synchronizer(replicas=1, algorithm=algorithm)
-    training = a_training(world, algorithm, make, **settings)
+    training = a_training(world, make, **settings)
     for _ in range(3):
         training.step(0.5)
     training.step(math.nan)
@@ -88,7 +84,7 @@ def test_a_particle_that_went_to_nan_comes_back_on_the_center_and_stays_finite(
 
 def test_elastic_forces_are_felt_at_both_ends_to_the_last(world: World) -> None:
     synchronizer = world.synchronizer(replicas=1, algorithm=EASGD)
-    training = a_training(world, EASGD)
+    training = a_training(world)
     training.x.add_(1.0)
     total = training.x.sum() + synchronizer.center()[X].sum()
     for steps in (1, 2, 2):  # Ends between two exchanges, and right after one.
@@ -103,7 +99,7 @@ def test_elastic_forces_are_felt_at_both_ends_to_the_last(world: World) -> None:
 def test_at_the_end_the_last_steps_wait_for_a_synchronizer_that_is_away(world: World) -> None:
     algorithm = Algorithm(name=AlgorithmName.PSOPS, sync_period=2)
     first = world.synchronizer(replicas=1, algorithm=algorithm)
-    training = a_training(world, algorithm)
+    training = a_training(world)
     training.step(1.0)
     training.step(1.0)
     first.stop()
@@ -121,9 +117,9 @@ def test_at_the_end_the_last_steps_wait_for_a_synchronizer_that_is_away(world: W
 
 
 def test_a_particle_alone_for_too_long_is_told_so_until_a_push_merges(world: World) -> None:
-    first = world.synchronizer(replicas=1, algorithm=LOCAL_SGD)
-    training = a_training(world, LOCAL_SGD)
-    training.exchange._max_detached_steps = 3
+    sync = Sync(max_detached_steps=3)
+    first = world.synchronizer(replicas=1, algorithm=LOCAL_SGD, sync=sync)
+    training = a_training(world)
     training.step()
     first.stop()
     first.until(lambda: not training.particle.session.attached, "detached")
@@ -132,5 +128,5 @@ def test_a_particle_alone_for_too_long_is_told_so_until_a_push_merges(world: Wor
         training.step()
         alone.append(training.exchange.alone_too_long)
     assert alone == [False, False, True]
-    world.synchronizer(replicas=1, algorithm=LOCAL_SGD)
+    world.synchronizer(replicas=1, algorithm=LOCAL_SGD, sync=sync)
     first.until(lambda: training.exchange.wait_for_the_swarm() or not training.exchange.alone_too_long, "merged")

@@ -6,10 +6,11 @@ import time
 
 from pydantic import ValidationError
 
-from swarm_api.settings import Settings
 from swarm_trainer.errors import LinkError
+from swarm_trainer.synchronizer.answers import Answers
 from swarm_trainer.synchronizer.center import Center
 from swarm_trainer.synchronizer.founding import Founding
+from swarm_trainer.synchronizer.generations import Generations
 from swarm_trainer.synchronizer.peer import Peer
 from swarm_trainer.synchronizer.swarm import Swarm
 from swarm_trainer.vectors import Tensors
@@ -22,16 +23,14 @@ log = logging.getLogger("swarm.synchronizer")
 class Admission:
     """Decides what each particle starts from; `founding` decides on whose weights the swarm does."""
 
-    def __init__(self, swarm: Swarm) -> None:
+    def __init__(self, swarm: Swarm, answers: Answers, generations: Generations) -> None:
         self._swarm = swarm
+        self._answers = answers
+        self._generations = generations
         self._founding = Founding(swarm.settings)
 
-    def apply(self, settings: Settings) -> None:
-        """Count with these settings from now on."""
-        self._founding.settings = settings
-
     async def attached(self, peer: Peer, attach: say.Attach) -> None:
-        """A particle wants to be a member; until the swarm is founded it waits.
+        """A particle wants to be a member: it waits until the swarm is founded, then for the end of a commit.
 
         Raises:
             LinkError: It has another model.
@@ -44,9 +43,13 @@ class Admission:
         peer.attach = attach
         if swarm.center is None:
             self._founding.arrived(peer.index, time.monotonic(), returning=attach.returning, round_=attach.round)
-            swarm.changed.set()
-        else:
-            self._admit(peer, keeps=attach.returning, expected=attach.returning)
+        swarm.changed.set()
+
+    def admit(self) -> None:
+        """Let those in who wait. Not while a commit is under way: it may hold a push of one that returned meanwhile."""
+        for _, peer in sorted(self._swarm.peers.items()):
+            if peer.attach is not None and not peer.admitted:
+                self._admit(peer, peer.attach, keeps=peer.attach.returning, expected=peer.attach.returning)
 
     def left(self, peer: Peer) -> None:
         """It is gone before the swarm was founded, or after."""
@@ -71,11 +74,14 @@ class Admission:
             log.info("center founded on the weights of particle %d", founder)
         for _, peer in sorted(swarm.peers.items()):
             if peer.attach is not None:
-                self._admit(peer, keeps=peer in states or peer.attach.returning, expected=True)
+                keeps = peer in states or peer.attach.returning
+                self._admit(peer, peer.attach, keeps=keeps, expected=True)
 
     async def _founders(self) -> dict[Peer, Tensors]:
         swarm = self._swarm
         while True:
+            await self._generations.begin()
+            self._founding.settings = swarm.settings
             waiting = {index: peer for index, peer in swarm.peers.items() if peer.attach is not None}
             founders, until = self._founding.decide(frozenset(waiting), time.monotonic())
             if not founders:
@@ -110,24 +116,25 @@ class Admission:
             self._swarm.schema = schema
         return self._swarm.schema.mismatch(schema)
 
-    def _admit(self, peer: Peer, *, keeps: bool, expected: bool) -> None:
-        swarm, attach = self._swarm, peer.attach
-        assert attach is not None
+    def _admit(self, peer: Peer, attach: say.Attach, *, keeps: bool, expected: bool) -> None:
+        swarm = self._swarm
         assert swarm.center is not None
         entry = swarm.ledger.attach(peer.identity, attach.progress if attach.returning else None)
         where = swarm.ledger.swarm_progress()
-        tensors = {} if keeps else swarm.center.newcomer(peer.index)
+        own = {} if keeps else swarm.center.newcomer(peer.index)
+        again = self._answers.again(peer.index, attach.pending) if keeps else None
         swarm.rounds.join(peer.index, expected=expected)
         peer.admitted = True
         welcome = say.Welcome(
             action=say.Action.KEEP if keeps else say.Action.ADOPT,
-            tensors=tuple(tensors),
+            tensors=tuple(own),
             settings=swarm.settings,
+            reply=again.reply if again is not None else None,
             round=swarm.round,
             leader=swarm.leader,
             progress=where.model_copy(update={"step": entry.progress.step, "samples": entry.progress.samples}),
         )
-        swarm.answer(peer, welcome, tensors)
+        swarm.answer(peer, welcome, again.tensors if again is not None else own)
         swarm.note("attached", peer)
         log.info("particle %d.%d attached: %s", peer.index, peer.identity.incarnation, welcome.action)
         swarm.changed.set()

@@ -81,6 +81,13 @@ class Center:
         self.now = Version(round_.number, state, self.now.vectors | folded)
         return {index: Message({**reply.tensors, **folded}, dict(reply.numbers)) for index, reply in replies.items()}
 
+    def follow(self, algorithm: Algorithm, *, anew: bool) -> None:
+        """Go on under these settings; anew: they name another algorithm, which takes over nothing but the weights."""
+        self._algorithm = algorithm
+        if anew:
+            state = algorithm.center_state(self.now.weights[X])
+            self.now = Version(self.now.round, state, self.now.vectors)
+
     def newcomer(self, index: int) -> Tensors:
         """What a particle that joins starts from."""
         return {**self._algorithm.join(self.now.state, index).tensors, **self.now.vectors}

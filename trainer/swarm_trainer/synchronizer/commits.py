@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from swarm_api.report import SwarmState
 from swarm_trainer.algorithms.base import Contribution, Fitness, Message, Round
 from swarm_trainer.errors import LinkError, NoFitnessError
+from swarm_trainer.synchronizer.answers import Answers
 from swarm_trainer.synchronizer.center import Delivery, is_finite
+from swarm_trainer.synchronizer.generations import Generations
 from swarm_trainer.synchronizer.peer import Peer
 from swarm_trainer.synchronizer.rounds import Commit, Hold, Wait
 from swarm_trainer.synchronizer.swarm import Swarm
@@ -23,11 +25,15 @@ _IDLE_SECONDS = 1.0
 class Commits:
     """Takes pushes as they come, and merges, holds or refuses them."""
 
-    def __init__(self, swarm: Swarm) -> None:
+    def __init__(self, swarm: Swarm, answers: Answers, generations: Generations) -> None:
         self._swarm = swarm
+        self._answers = answers
+        self._generations = generations
 
     async def pushed(self, peer: Peer, push: say.Push) -> None:
         """A particle announced a push: receive it, and put it into the open round if it can be merged.
+
+        One that was answered before is answered the same again.
 
         Raises:
             LinkError: The particle is gone, or it has no right to push now.
@@ -36,12 +42,23 @@ class Commits:
         if swarm.center is None or not peer.admitted or peer.push is not None:
             msg = "a push out of turn: before the welcome, or before the answer to the last one"
             raise LinkError(msg)
+        entry = swarm.ledger[peer.index]
+        if push.sequence < entry.sequence:
+            msg = f"push {push.sequence}, but {entry.sequence} was answered already"
+            raise LinkError(msg)
+        again = self._answers.again(peer.index, push.sequence)
+        if again is None:
+            entry.answer = None
         peer.staged = await peer.take(push.tensors, swarm.empty, keep=False)
-        swarm.ledger[peer.index].heard = push.progress
         finite = await swarm.in_merge_thread(lambda: is_finite(peer.staged.values()))
         if not swarm.holds(peer):
             return
-        if finite:
+        entry.heard = push.progress
+        if again is not None:
+            swarm.answer(peer, again.reply, again.tensors)
+        elif not self._generations.covers(push):
+            self._answers.give(peer, push, say.ReplyStatus.HELD, settings=swarm.settings)
+        elif finite:
             peer.push = push
             swarm.rounds.deliver(peer.index, time.monotonic())
         else:
@@ -74,7 +91,7 @@ class Commits:
         swarm.ledger[peer.index].refused += 1
         swarm.gauges.refused.inc()
         swarm.rounds.excuse(peer.index, time.monotonic())
-        self._reply(peer, push, say.ReplyStatus.REFUSED, Message(swarm.center.now.weights))
+        self._answers.give(peer, push, say.ReplyStatus.REFUSED, Message(swarm.center.now.weights))
 
     def _hold(self, decision: Commit | Hold) -> None:
         swarm = self._swarm
@@ -83,7 +100,7 @@ class Commits:
             if peer is not None and peer.push is not None:
                 push, peer.push = peer.push, None
                 swarm.gauges.held.inc()
-                self._reply(peer, push, say.ReplyStatus.HELD)
+                self._answers.give(peer, push, say.ReplyStatus.HELD)
         swarm.rounds.answered(Hold(decision.contributors), time.monotonic())
 
     async def _commit(self, decision: Commit) -> None:
@@ -110,23 +127,9 @@ class Commits:
             swarm.ledger.commit(index, round_.number, push.progress, deliveries[index].contribution.fitness)
             if swarm.holds(peer):
                 peer.push = None
-                self._reply(peer, push, say.ReplyStatus.MERGED, replies[index])
+            self._answers.give(peer, push, say.ReplyStatus.MERGED, replies[index])
         swarm.rounds.answered(decision, time.monotonic())
         self._note(deliveries)
-
-    def _reply(self, peer: Peer, push: say.Push, status: say.ReplyStatus, reply: Message | None = None) -> None:
-        reply = reply or Message()
-        swarm = self._swarm
-        message = say.Reply(
-            sequence=push.sequence,
-            status=status,
-            round=swarm.round,
-            leader=swarm.leader,
-            replicas=swarm.settings.replicas,
-            numbers=reply.numbers,
-            tensors=tuple(reply.tensors),
-        )
-        swarm.answer(peer, message, reply.tensors)
 
     def _note(self, deliveries: Mapping[int, Delivery]) -> None:
         swarm = self._swarm

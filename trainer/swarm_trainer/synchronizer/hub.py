@@ -12,9 +12,11 @@ from swarm_api.report import Presence, Report, SwarmState
 from swarm_api.settings import Settings
 from swarm_trainer.errors import LinkError, SwarmError
 from swarm_trainer.synchronizer.admission import Admission
+from swarm_trainer.synchronizer.answers import Answers
 from swarm_trainer.synchronizer.center import Center
 from swarm_trainer.synchronizer.commits import Commits
 from swarm_trainer.synchronizer.gauges import Gauges
+from swarm_trainer.synchronizer.generations import Generations
 from swarm_trainer.synchronizer.journal import Journal
 from swarm_trainer.synchronizer.peer import Peer
 from swarm_trainer.synchronizer.swarm import Swarm
@@ -31,8 +33,10 @@ class Hub:
     def __init__(self, settings: Settings, *, epoch: int, journal: Journal, gauges: Gauges) -> None:
         self._epoch = epoch
         self._swarm = Swarm(settings, journal=journal, gauges=gauges)
-        self._admission = Admission(self._swarm)
-        self._commits = Commits(self._swarm)
+        answers = Answers(self._swarm)
+        self._generations = Generations(self._swarm, answers)
+        self._admission = Admission(self._swarm, answers, self._generations)
+        self._commits = Commits(self._swarm, answers, self._generations)
         self._finished_time = 0.0
 
     @property
@@ -51,6 +55,8 @@ class Hub:
             await self._admission.found()
             swarm.state = SwarmState.TRAINING
             while not self._complete():
+                await self._generations.begin()
+                self._admission.admit()
                 await self._commits.step()
         except SwarmError as error:
             swarm.state, swarm.message = SwarmState.FAILED, str(error)
@@ -65,9 +71,8 @@ class Hub:
         self._swarm.state, self._swarm.message = SwarmState.FINISHED, ""
 
     def apply(self, settings: Settings) -> None:
-        """Take what may change while the swarm trains: how many particles there are, and who has been given up."""
-        self._swarm.apply(settings)
-        self._admission.apply(self._swarm.settings)
+        """Go on under these settings from the end of the commit that is under way."""
+        self._generations.announce(settings)
 
     async def welcome(self, peer: Peer) -> None:
         """Serve one particle until it goes."""

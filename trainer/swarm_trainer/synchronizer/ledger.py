@@ -1,21 +1,31 @@
-"""What the synchronizer knows of every particle that ever was, by index: progress, contributions, presence."""
+"""What the synchronizer knows of every particle that ever was, by index: progress, contributions, the last answer."""
 
 import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from swarm_api.report import ParticleReport, Presence
 from swarm_trainer.algorithms.base import Fitness
+from swarm_trainer.vectors import Tensors
 from swarm_trainer.wire.auth import Identity
-from swarm_trainer.wire.messages import Progress
+from swarm_trainer.wire.messages import Progress, Reply, ReplyStatus
 
 _RATE_SECONDS = 10.0
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """To a push, as it was sent; nobody writes to the tensors."""
+
+    reply: Reply
+    tensors: Tensors
+
+
 @dataclass(slots=True)
 class Entry:
-    """One index. Counters of contributions start again with each incarnation, progress does not."""
+    """One index. Counters of contributions and pushes start again with each incarnation, progress does not."""
 
     identity: Identity
     presence: Presence = Presence.ATTACHED
@@ -23,6 +33,12 @@ class Entry:
     """At its last committed push; a replacement goes on from there."""
     heard: Progress = field(default_factory=Progress)
     """Newest that it said."""
+    sequence: int = 0
+    """Of its newest push that was answered."""
+    merged: int = 0
+    """Of its newest push that was merged."""
+    answer: Answer | None = None
+    """To push `sequence`; None once the next push began to arrive."""
     contributions: int = 0
     last_round: int = 0
     fitness: Fitness | None = None
@@ -31,6 +47,12 @@ class Entry:
     first_contribution_time: float | None = None
     detached_at: float = 0.0
     """Monotonic; of one that is detached."""
+
+    def answered(self, answer: Answer) -> None:
+        """Its newest push was answered."""
+        self.sequence, self.answer = answer.reply.sequence, answer
+        if answer.reply.status is ReplyStatus.MERGED:
+            self.merged = self.sequence
 
     @property
     def absence(self) -> float:
@@ -104,6 +126,36 @@ class Ledger:
         reached = {index: entry.heard.fraction for index, entry in self._entries.items()}
         reached |= dict.fromkeys((*finished, *self.finished()), 1.0)
         return min(1.0, sum(part for index, part in reached.items() if index < replicas) / replicas)
+
+    def dump(self) -> list[dict[str, Any]]:
+        """All entries as JSON, for a checkpoint of the same commit. Answers are not in it."""
+        return [
+            {
+                "identity": entry.identity.model_dump(),
+                "progress": entry.progress.model_dump(),
+                "merged": entry.merged,
+                "contributions": entry.contributions,
+                "last_round": entry.last_round,
+                "finished": entry.presence is Presence.FINISHED,
+            }
+            for _, entry in sorted(self._entries.items())
+        ]
+
+    def load(self, dumped: Iterable[dict[str, Any]]) -> None:
+        """Know again what `dump` told; whoever has not finished is detached until it attaches."""
+        for each in dumped:
+            identity, progress = Identity.model_validate(each["identity"]), Progress.model_validate(each["progress"])
+            self._entries[identity.index] = Entry(
+                identity,
+                presence=Presence.FINISHED if each["finished"] else Presence.DETACHED,
+                progress=progress,
+                heard=progress,
+                sequence=each["merged"],
+                merged=each["merged"],
+                contributions=each["contributions"],
+                last_round=each["last_round"],
+                detached_at=time.monotonic(),
+            )
 
     def samples_per_second(self) -> float:
         """Over the last seconds, from calls of this method."""

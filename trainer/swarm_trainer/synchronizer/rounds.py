@@ -111,6 +111,12 @@ class Rounds:
         member = self._members[index]
         member.expected, member.overdue, member.answered = False, False, now
 
+    def renew(self) -> None:
+        """The settings changed: all that was delivered goes back to its particles, and paces are measured anew."""
+        self._delivered.clear()
+        for member in self._members.values():
+            member.answered = member.period = None
+
     @property
     def present(self) -> int:
         """Particles attached or finished."""

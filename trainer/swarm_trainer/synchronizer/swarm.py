@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from swarm_api.report import SwarmState
 from swarm_api.settings import Settings
-from swarm_trainer.algorithms import build
+from swarm_trainer.algorithms import Algorithm, build
 from swarm_trainer.errors import LinkError
 from swarm_trainer.synchronizer.center import Center
 from swarm_trainer.synchronizer.gauges import Gauges
@@ -80,12 +80,10 @@ class Swarm:
         awaited = self.wanted - frozenset(self.settings.finished)
         return awaited - self.ledger.finished()
 
-    def apply(self, settings: Settings) -> None:
-        """Go on with these numbers of particles. Who finished is known better here."""
-        update = {name: getattr(settings, name) for name in ("generation", "replicas", "min_replicas", "given_up")}
-        self.settings = self.settings.model_copy(update=update)
-        self.rounds.pace = _pace(self.settings, barrier=self.algorithm.barrier)
-        self.changed.set()
+    def use(self, settings: Settings, algorithm: Algorithm) -> None:
+        """These hold from now on."""
+        self.settings, self.algorithm = settings, algorithm
+        self.rounds.pace = _pace(settings, barrier=algorithm.barrier)
 
     def holds(self, peer: Peer) -> bool:
         """Whether this peer is still the one of its index."""

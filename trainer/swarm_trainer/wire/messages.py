@@ -1,12 +1,12 @@
 """What a particle and the synchronizer say to each other, after the handshake.
 
 Particle                                Synchronizer
-Attach {schema, step, ...}      ->
+Attach {schema, pending, ...}   ->
                                 <-      SendState            only to the one whose weights become the center,
 State (+ tensors on the link)   ->                           or to all when a restarted synchronizer has none
-                                <-      Welcome (+ tensors)  action Adopt or Keep
+                                <-      Welcome (+ tensors)  action Adopt; or Keep, and the Reply to `pending` again
 Push (+ tensors)                ->
-                                <-      Reply (+ tensors)    Merged, Held (below minReplicas) or Refused
+                                <-      Reply (+ tensors)    Merged, Held, Refused or Forgotten
 FetchCenter                     ->
                                 <-      Center (+ tensors)
 Heartbeat, Metrics, Goodbye     ->
@@ -54,6 +54,8 @@ class Attach(_Message):
     """It already trains in this swarm and keeps its weights; else it is new and adopts the center."""
     round: int = 0
     """Last round whose reply it applied."""
+    pending: int | None = None
+    """Sequence of a push that left and whose reply has not come: the welcome says what became of it."""
     progress: Progress = Progress()
 
 
@@ -69,6 +71,9 @@ class Push(_Message):
 
     kind: Literal["push"] = "push"
     sequence: int
+    """Counts the pushes of this incarnation from 1. One that was answered is never merged again."""
+    generation: int
+    """Of the settings it was made under; it is merged under no others."""
     fitness: float | None
     """Mean loss since the last exchange; None: none was reported."""
     standard_error: float = 0.0
@@ -130,28 +135,16 @@ class SendState(_Message):
     kind: Literal["send-state"] = "send-state"
 
 
-class Welcome(_Message):
-    """The particle is a member now."""
-
-    kind: Literal["welcome"] = "welcome"
-    action: Action
-    tensors: tuple[str, ...] = ()
-    settings: Settings
-    round: int
-    leader: int
-    """Lowest index attached: the one that evaluates the center."""
-    progress: Progress
-    """Where the newcomer starts: the swarm's epoch, its own index's step and samples."""
-
-
 class ReplyStatus(StrEnum):
     """What became of a push."""
 
     MERGED = "Merged"
     HELD = "Held"
-    """Fewer than minReplicas are there: it was not merged, train on."""
+    """Fewer than minReplicas are there, or the settings changed: it was not merged, train on."""
     REFUSED = "Refused"
     """Not finite: it was not merged, and the tensors are the center to adopt."""
+    FORGOTTEN = "Forgotten"
+    """It was merged, and a synchronizer that is gone took the reply along: there is nothing to apply."""
 
 
 class Reply(_Message):
@@ -164,8 +157,27 @@ class Reply(_Message):
     leader: int
     replicas: int
     """Among whom the data is shared out from the next epoch on."""
+    settings: Settings | None = None
+    """New ones, with Held: take them, and push again."""
     numbers: dict[str, float] = Field(default_factory=dict)
     tensors: tuple[str, ...] = ()
+
+
+class Welcome(_Message):
+    """The particle is a member now."""
+
+    kind: Literal["welcome"] = "welcome"
+    action: Action
+    tensors: tuple[str, ...] = ()
+    """Of a newcomer; those of `reply` are announced there."""
+    settings: Settings
+    reply: Reply | None = None
+    """To the pending push, as it was or would have been; None: that push was not merged and never will be."""
+    round: int
+    leader: int
+    """Lowest index attached: the one that evaluates the center."""
+    progress: Progress
+    """Where the newcomer starts: the swarm's epoch, its own index's step and samples."""
 
 
 class Center(_Message):
