@@ -10,17 +10,20 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
+from support.cable import Cable
 from support.processes import UID, eventually, some_settings
 from swarm_api.report import ParticleReport, Presence, SwarmState
 from swarm_trainer.connection import Connection, connect
+from swarm_trainer.exchange import Exchange
 from swarm_trainer.session import Session
 from swarm_trainer.surroundings import Surroundings
 from swarm_trainer.synchronizer.door import Door
 from swarm_trainer.synchronizer.gauges import Gauges
 from swarm_trainer.synchronizer.hub import Hub
 from swarm_trainer.synchronizer.journal import Journal
-from swarm_trainer.vectors import BUFFERS, INTEGERS, Tensors, X, read, room
+from swarm_trainer.vectors import BUFFERS, INTEGERS, Tensors, X, read, room, write
 from swarm_trainer.weights import FlatWeights, Schema
 from swarm_trainer.wire import messages as say
 from swarm_trainer.wire.auth import Identity
@@ -73,6 +76,38 @@ class Particle:
             return answer
 
         return self._threads.submit(exchange)
+
+
+class Training:
+    """A particle that steps with the gradients it is given."""
+
+    def __init__(
+        self, particle: Particle, model: nn.Module, optimizer: Optimizer, welcomed: tuple[say.Welcome, Tensors]
+    ) -> None:
+        welcome, tensors = welcomed
+        write(particle.weights, tensors)
+        self.particle = particle
+        self.model = model
+        self.optimizer = optimizer
+        self.exchange = Exchange(
+            session=particle.session,
+            weights=particle.weights,
+            optimizers=[optimizer],
+            settings=welcome.settings,
+            leader=0,
+        )
+
+    @property
+    def x(self) -> torch.Tensor:
+        return self.particle.weights.gather()
+
+    def step(self, gradient: float = 0.0) -> None:
+        for parameter in self.model.parameters():
+            parameter.grad = torch.full_like(parameter, gradient)
+        self.exchange.meter.add(1.0)
+        self.exchange.before_step()
+        self.optimizer.step()
+        self.exchange.after_step()
 
 
 def until_attached(*particles: Particle) -> None:
@@ -200,6 +235,7 @@ class World:
         self._threads = ThreadPoolExecutor(16)
         self._synchronizers: list[Synchronizer] = []
         self._particles: list[Particle] = []
+        self._cables: list[Cable] = []
 
     def synchronizer(self, **changes: Any) -> Synchronizer:
         """The next incarnation; the one before it must have been stopped."""
@@ -207,15 +243,27 @@ class World:
         self._synchronizers.append(synchronizer)
         return synchronizer
 
-    def surroundings(self, index: int, incarnation: int = 1, uid: str = "") -> Surroundings:
+    def cable(self) -> Cable:
+        """For one particle."""
+        self._cables.append(Cable(self.address_file, self.address_file.with_name(f"cable-{len(self._cables)}.json")))
+        return self._cables[-1]
+
+    def surroundings(self, index: int, incarnation: int = 1, uid: str = "", cable: Cable | None = None) -> Surroundings:
         identity = Identity(
             job_uid=UID, index=index, incarnation=incarnation, instance_uid=uid or f"p{index}.{incarnation}"
         )
-        return Surroundings(identity, SECRET, address="", address_file=self.address_file)
+        return Surroundings(identity, SECRET, address="", address_file=cable.file if cable else self.address_file)
 
-    def particle(self, index: int, incarnation: int = 1, uid: str = "", model: nn.Module | None = None) -> Particle:
+    def particle(
+        self,
+        index: int,
+        incarnation: int = 1,
+        uid: str = "",
+        model: nn.Module | None = None,
+        cable: Cable | None = None,
+    ) -> Particle:
         torch.manual_seed(index)
-        particle = Particle(self.surroundings(index, incarnation, uid), model or a_model(), self._threads)
+        particle = Particle(self.surroundings(index, incarnation, uid, cable), model or a_model(), self._threads)
         self._particles.append(particle)
         return particle
 
@@ -231,6 +279,8 @@ class World:
             particle.session.close()
         for synchronizer in self._synchronizers:
             synchronizer.stop()
+        for cable in self._cables:
+            cable.close()
         self._threads.shutdown(cancel_futures=True)
 
 

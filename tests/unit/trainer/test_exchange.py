@@ -10,9 +10,8 @@ from torch.optim import SGD, Adagrad, Adam, Optimizer
 
 from swarm_api.algorithm import Algorithm, AlgorithmName
 from swarm_api.job import Sync
-from swarm_trainer.exchange import Exchange
 from swarm_trainer.vectors import X
-from unit.trainer.in_process import SECONDS, Particle, World
+from unit.trainer.in_process import SECONDS, Training, World
 
 LOCAL_SGD = Algorithm(name=AlgorithmName.LOCAL_SGD, sync_period=1)
 EASGD = Algorithm(name=AlgorithmName.EASGD, sync_period=2)
@@ -24,39 +23,11 @@ def no_grad() -> Iterator[None]:
         yield
 
 
-class Training:
-    """A particle that steps with the gradients it is given."""
-
-    def __init__(self, particle: Particle, model: nn.Module, optimizer: Optimizer) -> None:
-        self.particle = particle
-        self.model = model
-        self.optimizer = optimizer
-        self.exchange = Exchange(
-            session=particle.session,
-            weights=particle.weights,
-            optimizers=[optimizer],
-            settings=particle.attach()[0].settings,
-            leader=0,
-        )
-
-    @property
-    def x(self) -> torch.Tensor:
-        return self.particle.weights.gather()
-
-    def step(self, gradient: float = 0.0) -> None:
-        for parameter in self.model.parameters():
-            parameter.grad = torch.full_like(parameter, gradient)
-        self.exchange.meter.add(1.0)
-        self.exchange.before_step()
-        self.optimizer.step()
-        self.exchange.after_step()
-
-
 def a_training(world: World, make: Callable[..., Optimizer] = SGD, **settings: float) -> Training:
     """The only particle of a swarm."""
     model = nn.Linear(3, 2, dtype=torch.float64)
     particle = world.particle(0, model=model)
-    return Training(particle, model, make(model.parameters(), **({"lr": 0.1} | settings)))
+    return Training(particle, model, make(model.parameters(), **({"lr": 0.1} | settings)), particle.attach())
 
 
 @pytest.mark.parametrize("algorithm", [LOCAL_SGD, EASGD], ids=lambda algorithm: algorithm.name)

@@ -1,0 +1,128 @@
+"""A particle's wire to its synchronizer, which a test cuts where it likes: a TCP relay in threads of this process."""
+
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+_PIECE = 16 * 1024
+
+
+class Way(Enum):
+    """Of the bytes."""
+
+    UP = "to the synchronizer"
+    DOWN = "to the particle"
+
+
+class Cable:
+    """Serves one particle, which finds its address in `file`; the synchronizer's is looked up for every connection."""
+
+    def __init__(self, synchronizer: Path, file: Path) -> None:
+        self.file = file
+        self.cuts = 0
+        """So far."""
+        self._synchronizer = synchronizer
+        self._lock = threading.Lock()
+        self._ends: list[socket.socket] = []
+        self._left: dict[Way, list[int]] = {}
+        self._threads: list[threading.Thread] = []
+        self._whole = threading.Event()
+        self._whole.set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        host, port = self._listener.getsockname()
+        file.write_text(json.dumps({"address": f"{host}:{port}"}))
+        self._start(self._accept)
+
+    def cut(self) -> None:
+        """End all connections as they are; new ones may come."""
+        with self._lock:
+            self._cut()
+
+    def cut_after(self, way: Way, *sizes: int) -> None:
+        """Cut once so many more bytes of tensors have passed, in the middle of them; then after the next size."""
+        with self._lock:
+            self._left[way] = list(sizes)
+
+    def hold(self) -> None:
+        """Let nothing more through to the particle, until the next cut."""
+        self._whole.clear()
+
+    def close(self) -> None:
+        """For ever."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+        for thread in self._threads:
+            thread.join()
+
+    def _cut(self) -> None:
+        for end in self._ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        self._ends.clear()
+        self._whole.set()
+        self.cuts += 1
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                self._start(self._connect, near)
+
+    def _connect(self, near: socket.socket) -> None:
+        try:
+            hello = near.recv(_PIECE)
+            host, _, port = json.loads(self._synchronizer.read_text())["address"].rpartition(":")
+            far = socket.create_connection((host, int(port)))
+        except (OSError, ValueError):
+            near.close()
+            return
+        for end in (near, far):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        tensors = b'"purpose":"link"' in hello
+        with self._lock:
+            self._ends += (near, far)
+        back = threading.Thread(target=self._carry, args=(far, near, Way.DOWN, tensors))
+        back.start()
+        self._carry(near, far, Way.UP, tensors, hello)
+        back.join()
+        near.close()
+        far.close()
+
+    def _carry(self, source: socket.socket, target: socket.socket, way: Way, tensors: bool, piece: bytes = b"") -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                target.sendall(piece)
+                piece = source.recv(_PIECE)
+                if not piece:
+                    break
+                if way is Way.DOWN:
+                    self._whole.wait()
+                if tensors and (part := self._share(way, len(piece))) is not None:
+                    target.sendall(piece[:part])
+                    self.cut()
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _share(self, way: Way, size: int) -> int | None:
+        """How many of so many bytes pass before the cut; None: all, and there is none yet."""
+        with self._lock:
+            left = self._left.get(way)
+            if not left:
+                return None
+            if left[0] > size:
+                left[0] -= size
+                return None
+            return left.pop(0)
+
+    def _start(self, work: Callable[..., None], *arguments: Any) -> None:
+        thread = threading.Thread(target=work, args=arguments)
+        self._threads.append(thread)
+        thread.start()
