@@ -10,7 +10,7 @@ from swarm_api.status import Attempt
 
 
 class Settings(Model):
-    """One generation of settings; a new one takes effect at a commit."""
+    """One generation of settings; a new one takes effect between two commits, without a restart."""
 
     generation: int
     job: str

@@ -46,8 +46,6 @@ def test_all_that_is_wrong_is_said_at_once(jobs):
 
 REPLACED = {
     "particles.template": {TEMPLATE: {"spec": a_pod(nodeSelector={"gpu": "h100"})}},
-    "algorithm": {"spec.algorithm.psops": {"social": 0.5}},
-    "sync": {"spec.sync.deadlineSeconds": 5},
     "synchronizer.template": {"spec.synchronizer.template": {"spec": a_pod()}},
 }
 ELSEWHERE = {"spec.synchronizer.output": {"existingClaim": "elsewhere"}}
@@ -117,6 +115,9 @@ def test_no_change_of_a_template_slips_through(jobs, job, pod):
         {"particles": {"replicas": 1}},
         {"particles": {"maxReplicas": 16, "minReplicas": 2}},
         {"particles": {"failurePolicy": {"maxFailuresPerParticle": 9}}},
+        {"algorithm": {"syncPeriod": 5, "psops": {"social": 0.5}}},
+        {"algorithm": {"name": "EASGD", "psops": None, "easgd": {"beta": 0.5}}},
+        {"sync": {"deadlineSeconds": 5, "quorum": 1}},
         {"suspend": True},
         {"suspend": True, **merged(REPLACED["particles.template"])["spec"]},
     ],

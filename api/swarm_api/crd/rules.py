@@ -64,8 +64,6 @@ def _while_suspended(what: str, *, optional: bool = False) -> Rule:
 
 RULES: Final[Mapping[str, Sequence[Rule]]] = {
     "Spec": (
-        _while_suspended("algorithm"),
-        _while_suspended("sync"),
         _while_suspended("particles.template"),
         _while_suspended("synchronizer.template", optional=True),
     ),
