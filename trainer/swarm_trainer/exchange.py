@@ -1,7 +1,6 @@
 """One particle's side of a swarm algorithm: when to exchange, what to push, and how to apply what comes back."""
 
 import logging
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -65,9 +64,10 @@ class Exchange:
         self._coming: Settings | None = None
         """New settings, which take effect between two steps."""
         self._since_exchange = 0
-        self._step_at_merge = self._step_at_fitness = session.position.step
+        self._step_at_merge = session.position.step
         self._samples_at_merge = session.position.samples
-        self._fitness = Fitness(math.nan, math.inf)
+        self._fitness: Fitness | None = None
+        """Of steps that were pushed and not merged: it stands for them again."""
         self._gradient: torch.Tensor | None = None
         self.meter = FitnessMeter()
         self.leader = leader
@@ -155,8 +155,8 @@ class Exchange:
         if self._pending is not None or self._coming is not None or not self._session.attached:
             return False
         position = self._session.position
-        if position.step != self._step_at_fitness:
-            self._fitness, self._step_at_fitness = self.meter.take(), position.step
+        if self._fitness is None or self.meter.heard:
+            self._fitness = self.meter.take()
         self._sequence += 1
         x = self._weights.gather()
         message = self._algorithm.push(self._state, x, self._fitness)
@@ -210,14 +210,15 @@ class Exchange:
             name: tensors.pop(name) for name in (vectors.BUFFERS, vectors.INTEGERS, vectors.FROZEN) if name in tensors
         }
         self.leader, self.replicas = reply.leader, reply.replicas
-        merged_at = pushed.step, pushed.samples
+        merged_at, fitness = (pushed.step, pushed.samples), self._fitness
+        self._fitness = None
         match reply.status:
             case ReplyStatus.MERGED:
                 there = {name: tensor.to(x.device, non_blocking=True) for name, tensor in tensors.items()}
                 self._pull(x, pushed, Message(there, dict(reply.numbers)))
             case ReplyStatus.HELD:
                 self._algorithm.refused(self._state, x, pushed.message)
-                merged_at = self._step_at_merge, self._samples_at_merge
+                merged_at, self._fitness = (self._step_at_merge, self._samples_at_merge), fitness
                 self._coming = reply.settings or self._coming
             case ReplyStatus.FORGOTTEN:
                 log.warning("the push of step %d was merged, and its answer is lost", pushed.step)

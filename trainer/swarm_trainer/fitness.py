@@ -41,6 +41,11 @@ class FitnessMeter:
         self._count += 1
         self._sums = pair if self._sums is None else self._sums.to(pair.device) + pair
 
+    @property
+    def heard(self) -> bool:
+        """Whether a loss was added since the last `take`."""
+        return self._sums is not None
+
     def take(self) -> Fitness:
         """Fitness of the period that ends here; the next one begins. NaN when no loss was added."""
         if self._sums is None:

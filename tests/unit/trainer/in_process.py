@@ -140,6 +140,7 @@ class Synchronizer:
         self._epoch = epoch
         self._address_file = address_file
         self._settings = some_settings(**changes)
+        """The newest."""
         self._ready: Future[None] = Future()
         self._stopping = asyncio.Event()
         self._bare: list[Connection] = []
@@ -193,6 +194,11 @@ class Synchronizer:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the synchronizer's loop."""
         return self.start(work).result(SECONDS)
+
+    def change(self, **changes: Any) -> None:
+        """Another generation of settings, as the file would bring it."""
+        self._settings = self._settings.model_copy(update={"generation": self._settings.generation + 1, **changes})
+        self.loop.call_soon_threadsafe(self.hub.apply, self._settings)
 
     def reported(self, index: int) -> ParticleReport:
         """What the report says of one particle."""

@@ -142,6 +142,7 @@ class Commits:
         swarm.journal.note(
             "round",
             round=swarm.round,
+            generation=swarm.settings.generation,
             contributors=sorted(deliveries),
             samples=swarm.ledger.samples,
             losses={str(index): round(loss, 6) for index, loss in known.items()},
