@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from support.local import FAMILY, FAMILY_SIZE, MARK, becomes_true, manifest, marked, python, written
+from support.local import FAMILY, FAMILY_SIZE, MARK, becomes_true, manifest, marked, python, swarm_manifest, written
+from swarm_api.algorithm import Algorithm, AlgorithmName
 from swarm_api.report import PROTOCOL_VERSION, Report
 from swarm_operator.backends.local.backend import LocalBackend, UnknownMemberError
 from swarm_operator.backends.local.folder import RunFolder
@@ -125,6 +126,24 @@ def test_the_message_of_a_failure_is_the_end_of_its_output(tmp_path):
         assert (len(lines), lines[0], lines[-1]) == (20, "line 31", "the last word")
 
     drive(tmp_path, manifest(script), scenario)
+
+
+def test_a_changed_job_reaches_the_synchronizer_that_runs(tmp_path):
+    async def scenario(driver):
+        await driver.apply(SYNCHRONIZER)
+        while (report := await driver.report()) and not isinstance(report, Report):
+            await driver.backend.changed.wait()
+        assert report.settings_generation == 1
+        spec = driver.job.spec.model_copy(update={"algorithm": Algorithm(name=AlgorithmName.EASGD)})
+        metadata = driver.job.metadata.model_copy(update={"generation": 2})
+        driver.job = driver.job.model_copy(update={"spec": spec, "metadata": metadata})
+        while (await driver.report()).settings_generation != 2:
+            await driver.backend.changed.wait()
+        assert (await driver.report()).incarnation == 1
+        told = json.loads(driver.folder.settings.read_text())
+        assert told["algorithm"]["name"] == "EASGD"
+
+    drive(tmp_path, swarm_manifest("pass"), scenario)
 
 
 def test_what_was_done_already_is_done_once(tmp_path):

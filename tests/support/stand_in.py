@@ -55,6 +55,7 @@ def report() -> dict:
         "round": max((particle["step"] for particle in told), default=0),
         "bestLoss": min((particle["loss"] for particle in told), default=None),
         "progress": progress,
+        "settingsGeneration": settings["generation"],
         "particles": told,
     }
 

@@ -1,12 +1,13 @@
 """What the synchronizer remembers of each particle, and the sums over them."""
 
+import json
 import math
 
 from swarm_api.report import ParticleReport, Presence
 from swarm_trainer.algorithms.base import Fitness
-from swarm_trainer.synchronizer.ledger import Ledger
+from swarm_trainer.synchronizer.ledger import Answer, Ledger
 from swarm_trainer.wire.auth import Identity
-from swarm_trainer.wire.messages import Progress
+from swarm_trainer.wire.messages import Progress, Reply, ReplyStatus
 
 
 def identity(index: int = 0, incarnation: int = 1) -> Identity:
@@ -80,3 +81,25 @@ def test_a_loss_that_is_no_number_is_not_reported() -> None:
     ledger.commit(0, 1, at(10), Fitness(math.nan, math.inf))
     assert (reported(ledger).loss, reported(ledger).loss_standard_error) == (None, None)
     assert '"NaN"' not in reported(ledger).model_dump_json()
+
+
+def answer(sequence: int, status: ReplyStatus = ReplyStatus.MERGED) -> Answer:
+    return Answer(Reply(sequence=sequence, status=status, round=1, leader=0, replicas=2), {})
+
+
+def test_what_is_dumped_is_known_again_and_says_which_push_was_merged_last() -> None:
+    ledger = Ledger()
+    for index in range(2):
+        ledger.attach(identity(index), None)
+        ledger.commit(index, 3, at(100), Fitness(2.0))
+        ledger[index].answered(answer(5))
+    ledger[0].answered(answer(6, ReplyStatus.HELD))
+    ledger[1].presence = Presence.FINISHED
+    again = Ledger()
+    again.load(json.loads(json.dumps(ledger.dump())))
+    assert [again[index].merged for index in range(2)] == [5, 5]
+    assert again[0].answer is None
+    assert (again.samples, again.finished()) == (200, {1})
+    assert (reported(again, 0).presence, reported(again, 0).contributions) == (Presence.DETACHED, 1)
+    assert again.attach(identity(0), at(150)).merged == 5
+    assert again.attach(identity(0, incarnation=2), None).merged == 0, "a new incarnation counts from 1"

@@ -192,3 +192,15 @@ def test_adaptive_grace_follows_the_usual_spread() -> None:
     decision = rounds.decide(now + 1.0)
     assert isinstance(decision, Wait)
     assert decision.until == pytest.approx(now + 1.0 + 2 * 0.2, abs=0.01)
+
+
+def test_new_settings_hand_back_what_was_delivered_blame_nobody_and_measure_paces_anew() -> None:
+    rounds = rounds_of(3)
+    play(rounds, 0, 1, 2, at=1)
+    deliver(rounds, 0, 1, now=2)
+    rounds.renew()
+    assert (rounds.open, rounds.alive) == (False, 3)
+    deliver(rounds, 0, now=50)  # However long that was, it is no pace of the new generation.
+    assert rounds.decide(50) == Wait(50 + DEADLINE)
+    deliver(rounds, 1, 2, now=50)
+    assert end(rounds, 50) == Commit((0, 1, 2))
