@@ -125,9 +125,11 @@ class Session:
             RefusedError: This particle was replaced; it must end.
         """
         self._look()
-        returns = list(self._returns)
-        self._returns.clear()
-        self.round = max((back.welcome.reply.round for back in returns if back.welcome.reply), default=self.round)
+        returns = []
+        while self._returns:
+            returns.append(back := self._returns.popleft())
+            if back.welcome.reply is not None:
+                self.round = back.welcome.reply.round
         return returns
 
     def wait_attached(self, seconds: float) -> bool:
@@ -152,7 +154,8 @@ class Session:
         """
         connection = self._connection
         self._look()
-        if connection is None or self._returns:
+        # A return that is not heard yet would be taken for the answer; an end that was just seen does not come again.
+        if connection is None or connection is not self._connection or self._returns:
             return None
         # Set before anything leaves: an attach that comes after the push must ask for it.
         self._pending = push.sequence

@@ -1,7 +1,6 @@
 """`swarm-synchronizer`: reads its environment, opens the door, runs the hub to the end."""
 
 import asyncio
-import contextlib
 import logging
 import signal
 import sys
@@ -100,13 +99,21 @@ async def _publish(hub: Hub, reports: ReportServer) -> None:
 
 
 async def _follow(surroundings: Surroundings, settings: Settings, hub: Hub) -> None:
+    complaint = ""
     while True:
         await asyncio.sleep(_SETTINGS_SECONDS)
-        with contextlib.suppress(OSError, ValueError):
+        try:
             newest = await asyncio.to_thread(surroundings.settings)
-            if newest != settings:
-                settings = newest
-                hub.apply(settings)
+        except OSError:
+            continue  # It is being replaced.
+        except ValueError as error:
+            if str(error) != complaint:
+                complaint = str(error)
+                log.warning("the new settings cannot be used, and the old ones stay: %s", complaint)
+            continue
+        if newest != settings:
+            settings = newest
+            hub.apply(settings)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ class Push(_Message):
     """One contribution."""
 
     kind: Literal["push"] = "push"
-    sequence: int
+    sequence: Annotated[int, Field(ge=1)]
     """Counts the pushes of this incarnation from 1. One that was answered is never merged again."""
     generation: int
     """Of the settings it was made under; it is merged under no others."""
