@@ -145,6 +145,8 @@ class Member(Particle):
     def _at_exit(self) -> None:
         if not self._ending.failed:
             self._finish()
+        elif self._done:
+            self._say_goodbye(finished=False)  # After its last epoch it said that it had.
         self._session.close()
 
     @contextmanager

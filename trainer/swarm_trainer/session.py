@@ -155,10 +155,10 @@ class Session:
     def tell(self, message: say.Metrics | say.Goodbye, *, timeout: float | None = None) -> None:
         """Say something that has no answer; without a synchronizer it is lost. timeout: wait until it is said.
 
-        That the particle has finished is said again to every synchronizer to come.
+        That the particle has finished is said again to every synchronizer to come, until it is taken back.
         """
-        if isinstance(message, say.Goodbye) and message.finished:
-            self._farewell = message
+        if isinstance(message, say.Goodbye):
+            self._farewell = message if message.finished else None
         connection = self._connection
         if connection is not None:
             said = self._ask(connection, message, {})

@@ -139,6 +139,8 @@ class Hub:
                 self._note_progress(peer, message.progress)
                 if message.finished:
                     self._finished(peer)
+                elif peer.admitted:
+                    swarm.ledger[peer.index].presence = Presence.ATTACHED
                 return message.finished
         return True
 

@@ -101,7 +101,7 @@ class Metrics(_Message):
 
 
 class Goodbye(_Message):
-    """The particle leaves on its own; finished: it trained to its end."""
+    """The particle leaves on its own; finished: it trained to its end, which one that fails afterwards takes back."""
 
     kind: Literal["goodbye"] = "goodbye"
     finished: bool
