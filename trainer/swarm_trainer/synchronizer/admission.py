@@ -6,6 +6,7 @@ import time
 
 from pydantic import ValidationError
 
+from swarm_api.job import OptimizerState
 from swarm_api.settings import Settings
 from swarm_trainer.errors import LinkError
 from swarm_trainer.synchronizer.center import Center
@@ -46,7 +47,7 @@ class Admission:
             self._founding.arrived(peer.index, time.monotonic(), returning=attach.returning, round_=attach.round)
             swarm.changed.set()
         else:
-            self._admit(peer, keeps=attach.returning, expected=attach.returning)
+            self._admit(peer, keeps=attach.returning, expected=attach.returning, late=True)
 
     def left(self, peer: Peer) -> None:
         """It is gone before the swarm was founded, or after."""
@@ -71,7 +72,8 @@ class Admission:
             log.info("center founded on the weights of particle %d", founder)
         for _, peer in sorted(swarm.peers.items()):
             if peer.attach is not None:
-                self._admit(peer, keeps=peer in states or peer.attach.returning, expected=True)
+                keeps = peer in states or peer.attach.returning
+                self._admit(peer, keeps=keeps, expected=True, late=self._founding.rebuilding)
 
     async def _founders(self) -> dict[Peer, Tensors]:
         swarm = self._swarm
@@ -110,7 +112,8 @@ class Admission:
             self._swarm.schema = schema
         return self._swarm.schema.mismatch(schema)
 
-    def _admit(self, peer: Peer, *, keeps: bool, expected: bool) -> None:
+    def _admit(self, peer: Peer, *, keeps: bool, expected: bool, late: bool) -> None:
+        """Make it a member. late: others have trained before it came."""
         swarm, attach = self._swarm, peer.attach
         assert attach is not None
         assert swarm.center is not None
@@ -126,6 +129,7 @@ class Admission:
             round=swarm.round,
             leader=swarm.leader,
             progress=where.model_copy(update={"step": entry.progress.step, "samples": entry.progress.samples}),
+            inherits=late and not keeps and swarm.settings.join.optimizer_state is OptimizerState.PEER,
         )
         swarm.answer(peer, welcome, tensors)
         swarm.note("attached", peer)

@@ -14,6 +14,7 @@ from swarm_trainer.errors import LinkError, SwarmError
 from swarm_trainer.synchronizer.admission import Admission
 from swarm_trainer.synchronizer.center import Center
 from swarm_trainer.synchronizer.commits import Commits
+from swarm_trainer.synchronizer.donors import Donors
 from swarm_trainer.synchronizer.gauges import Gauges
 from swarm_trainer.synchronizer.journal import Journal
 from swarm_trainer.synchronizer.peer import Peer
@@ -33,6 +34,7 @@ class Hub:
         self._swarm = Swarm(settings, journal=journal, gauges=gauges)
         self._admission = Admission(self._swarm)
         self._commits = Commits(self._swarm)
+        self._donors = Donors(self._swarm)
         self._finished_time = 0.0
 
     @property
@@ -133,6 +135,10 @@ class Hub:
                 now = swarm.center.now if swarm.center is not None else None
                 tensors = now.weights if now is not None else {}
                 swarm.answer(peer, say.Center(round=now.round if now else 0, tensors=tuple(tensors)), tensors)
+            case say.FetchDonation():
+                self._donors.wanted(peer)
+            case say.Donation():
+                await self._donors.given(peer, message)
             case say.Metrics():
                 swarm.note("metrics", peer, of=message.of, values=message.values)
             case say.Goodbye():

@@ -82,7 +82,9 @@ class Swarm:
 
     def apply(self, settings: Settings) -> None:
         """Go on with these numbers of particles. Who finished is known better here."""
-        update = {name: getattr(settings, name) for name in ("generation", "replicas", "min_replicas", "given_up")}
+        update = {
+            name: getattr(settings, name) for name in ("generation", "replicas", "min_replicas", "given_up", "join")
+        }
         self.settings = self.settings.model_copy(update=update)
         self.rounds.pace = _pace(self.settings, barrier=self.algorithm.barrier)
         self.changed.set()
