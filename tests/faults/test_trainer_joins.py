@@ -9,7 +9,7 @@ import pytest
 from support.processes import Processes, eventually, swarm_of
 from support.scripts import training
 from swarm_api.algorithm import Algorithm, AlgorithmName
-from swarm_api.job import Join, OptimizerState, Sync
+from swarm_api.job import Join, Link, OptimizerState, Sync
 from swarm_api.report import Presence
 
 pytestmark = pytest.mark.faults
@@ -53,8 +53,9 @@ def ends_well(swarm: Processes, synchronizer: Any, particles: list[Any], epochs:
     assert [particle.wait() for particle in particles] == [0] * len(particles)
 
 
-def test_a_particle_lost_at_60_percent_of_its_schedule_comes_back_at_60_percent(tmp_path: Path) -> None:
-    with swarm_of(tmp_path, script(epochs=3), replicas=3, algorithm=LOCAL_SGD, sync=Sync()) as swarm:
+@pytest.mark.parametrize("link", Link)
+def test_a_particle_lost_at_60_percent_of_its_schedule_comes_back_at_60_percent(tmp_path: Path, link: Link) -> None:
+    with swarm_of(tmp_path, script(epochs=3), replicas=3, algorithm=LOCAL_SGD, sync=Sync(link=link)) as swarm:
         synchronizer = swarm.synchronizer()
         particles = [swarm.particle(index) for index in range(3)]
         survivors = ["particle-0-1", "particle-2-1"]
