@@ -58,6 +58,22 @@ class FailurePolicy(Model):
     """Only failures this recent count."""
 
 
+class OptimizerState(StrEnum):
+    """Where the optimizer's and the registered state of a particle come from that joins a swarm in training."""
+
+    PEER = "Peer"
+    """From a live particle."""
+    FRESH = "Fresh"
+    """It begins anew, as where particles differ in their hyper-parameters."""
+
+
+class Join(Model):
+    """What a particle starts from that joins a swarm in training, besides the center."""
+
+    optimizer_state: OptimizerState = OptimizerState.PEER
+    """Peer: optimizer and registered state of a live particle, hyper-parameters included. Fresh: its own."""
+
+
 class PodTemplate(Model):
     """A pod template, kept as it is: metadata and spec are Kubernetes' own."""
 
@@ -87,6 +103,7 @@ class Particles(Model):
     max_replicas: Annotated[int, Field(ge=1, le=1024)] | None = None
     """The ceiling of replicas; unset: none."""
     failure_policy: FailurePolicy = FailurePolicy()
+    join: Join = Join()
     template: PodTemplate
     """What a particle runs."""
 

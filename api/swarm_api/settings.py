@@ -5,7 +5,7 @@ from typing import Self
 
 from swarm_api.algorithm import Algorithm
 from swarm_api.base import Model
-from swarm_api.job import SwarmTrainingJob, Sync
+from swarm_api.job import Join, SwarmTrainingJob, Sync
 from swarm_api.status import Attempt
 
 
@@ -20,6 +20,7 @@ class Settings(Model):
     min_replicas: int
     algorithm: Algorithm
     sync: Sync
+    join: Join = Join()
     finished: tuple[int, ...] = ()
     """Indices that trained to their end already; a synchronizer that starts late does not wait for them."""
     given_up: tuple[int, ...] = ()
@@ -37,6 +38,7 @@ class Settings(Model):
             min_replicas=job.spec.particles.min_replicas,
             algorithm=job.spec.algorithm,
             sync=job.spec.sync,
+            join=job.spec.particles.join,
             finished=_indices(job, lambda attempt: attempt.finished),
             given_up=_indices(job, lambda attempt: attempt.quarantined),
         )

@@ -1,6 +1,7 @@
 """How particles end, and how a swarm does: what counts as finished, what fails the job, what harms nobody."""
 
 import signal
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,31 @@ if step == 5:
         over = True
         break
 """
+EXITS = {
+    "raise SystemExit(1)": 1,
+    "exit(2)": 2,
+    "quit('no data')": 1,
+    "leave(3)": 3,
+    "raise SystemExit(256 + 4)": 4,
+    "raise SystemExit": 0,
+    "raise SystemExit(None if step else 1)": 0,
+    "exit()": 0,
+    "leave(0)": 0,
+    "over = caught()": 0,
+}
+"""Ways to end a script, and what the operating system sees of them."""
+CAUGHT = """
+from sys import exit as leave
+
+
+def caught():
+    for exits in (sys.exit, exit, leave):
+        try:
+            exits(1)
+        except SystemExit as left:
+            assert left.code == 1
+    return True
+"""
 WITHOUT_EPOCHS = "particle.epochs = range"
 """The script's own loop: only its end tells that it has finished."""
 
@@ -63,6 +89,29 @@ def test_only_a_script_that_ends_well_is_finished(tmp_path: Path) -> None:
         swarm.trains_on("particle-0-1")
         swarm.rounds_go_on()
         assert swarm.until_presence(0, Presence.ATTACHED).contributions > 5
+
+
+EXIT = "\n".join(f"if index == {index}:\n    {way}" for index, way in enumerate(EXITS))
+AT_STEP_5 = f"if step == 5:\n{textwrap.indent(EXIT, '    ')}"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        training(one_pass=True, setup=CAUGHT, end=EXIT),
+        training(setup=CAUGHT, attached=WITHOUT_EPOCHS, after_step=AT_STEP_5),
+    ],
+    ids=["after its last epoch", "in the middle"],
+)
+def test_only_who_exits_with_0_is_finished_however_the_script_says_it(tmp_path: Path, script: str) -> None:
+    sync = Sync(grace_milliseconds=100, quorum=1)
+    with swarm_of(tmp_path, script, replicas=len(EXITS), algorithm=EVERY_STEP, sync=sync) as swarm:
+        swarm.synchronizer()
+        particles = [swarm.particle(index) for index in range(len(EXITS))]
+        assert [particle.wait(60) for particle in particles] == list(EXITS.values())
+        for index, (way, code) in enumerate(EXITS.items()):
+            expected = Presence.DETACHED if code else Presence.FINISHED
+            assert swarm.until_presence(index, expected).contributions > 0, way
 
 
 def test_without_losses_psops_fails_and_says_the_line_to_add(tmp_path: Path) -> None:

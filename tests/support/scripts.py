@@ -30,7 +30,7 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
 data = torch.randn(96, 8, generator=torch.Generator().manual_seed(0))
 loader = DataLoader(TensorDataset(data, data.sum(1, keepdim=True)), batch_size=8)
 SETUP
-particle = swarm.attach(model, optimizer)
+particle = swarm.attach(model, optimizer, state=REGISTERED)
 ATTACHED
 step = 0
 for epoch in particle.epochs(EPOCHS):
@@ -61,6 +61,7 @@ def training(
     one_pass: bool = False,
     pause: float = 0.01,
     setup: str = "",
+    registered: str = "None",
     attached: str = "",
     report: str = REPORT,
     before_step: str = "",
@@ -74,6 +75,7 @@ def training(
         one_pass: Epochs end after one pass by themselves.
         pause: Seconds of sleep in a step.
         setup: Lines before the particle attaches; others likewise.
+        registered: What it attaches as `state`.
     """
     places = {
         "SETUP": setup,
@@ -92,6 +94,7 @@ def training(
         else:
             lines.append(line)
     script = "\n".join(lines)
-    for name, value in {"EPOCHS": epochs, "ONE_PASS": one_pass, "PAUSE": pause}.items():
+    words = {"EPOCHS": epochs, "ONE_PASS": one_pass, "PAUSE": pause, "REGISTERED": registered}
+    for name, value in words.items():
         script = script.replace(name, str(value))
     return script

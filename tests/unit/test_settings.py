@@ -17,10 +17,15 @@ def test_a_synchronizer_that_starts_late_knows_who_finished_and_who_was_given_up
         metadata={"name": "mnist", "uid": "u-1"},
         spec={
             "algorithm": {"name": "PSOPS"},
-            "particles": {"replicas": 11, "template": {"spec": {"containers": [{"name": "trainer"}]}}},
+            "particles": {
+                "replicas": 11,
+                "join": {"optimizerState": "Fresh"},
+                "template": {"spec": {"containers": [{"name": "trainer"}]}},
+            },
         },
         status=JobStatus(attempts=attempts),
     )
     settings = Settings.of(job)
+    assert settings.join.optimizer_state == "Fresh"
     assert (settings.finished, settings.given_up) == ((0, 10), (2,))
     assert Settings.model_validate_json(settings.model_dump_json(by_alias=True)) == settings

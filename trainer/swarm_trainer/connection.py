@@ -40,7 +40,7 @@ class Connection:
         self._channel = channel
         self._link = link
         self._saying = asyncio.Lock()
-        self._busy = False
+        self._busy = 0
         self._heard = asyncio.get_running_loop().time()
 
     async def hear(self) -> FromSynchronizerMessage:
@@ -82,11 +82,11 @@ class Connection:
     @contextlib.contextmanager
     def occupied(self) -> Iterator[None]:
         """Within the block nobody listens to the channel, so its silence means nothing."""
-        self._busy = True
+        self._busy += 1
         try:
             yield
         finally:
-            self._busy = False
+            self._busy -= 1
             self._heard = asyncio.get_running_loop().time()
 
     async def beat(self, seconds: Callable[[], float], progress: Callable[[], Progress]) -> None:

@@ -6,7 +6,9 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any, NoReturn
+from typing import Any
+
+from swarm_trainer import exit_code
 
 Handler = Callable[[int, FrameType | None], Any] | int | None
 
@@ -14,22 +16,21 @@ Handler = Callable[[int, FrameType | None], Any] | int | None
 class Ending:
     """Watches for the end of the process from the moment it is made.
 
-    An interpreter tells its exit code to nobody, so errors are noted in `sys.excepthook` and `sys.exit`. Processes that
-    the script forks inherit all of this, and it means nothing there.
+    Errors are noted in `sys.excepthook`, exit codes by `exit_code`. Processes that the script forks inherit all of
+    this, and it means nothing there.
     """
 
     def __init__(self, at_exit: Callable[[], None]) -> None:
         self.failed = False
-        """An exception ended the main thread, or sys.exit was called with something else than success."""
+        """An error ended the main thread, or an exit with another code than 0."""
         self.asked = False
         """SIGTERM arrived: finish the step, push, say goodbye, then call `obey`."""
         self._process = os.getpid()
         self._at_exit = at_exit
         self._excepthook = sys.excepthook
-        self._exit = sys.exit
         self._previous: Handler = signal.SIG_DFL
         sys.excepthook = self._note_error
-        sys.exit = self._note_exit
+        exit_code.watch(self._note_exit)
         # Before executors are shut down, which an exchange needs and which `atexit` comes after.
         threading._register_atexit(self._leave)  # type: ignore[attr-defined]
         if threading.current_thread() is threading.main_thread():
@@ -50,9 +51,8 @@ class Ending:
         self.failed = True
         self._excepthook(kind, error, trace)
 
-    def _note_exit(self, code: Any = None) -> NoReturn:
-        self.failed = code not in (None, 0)
-        self._exit(code)
+    def _note_exit(self, code: int) -> None:
+        self.failed = code != 0
 
     def _note_signal(self, number: int, frame: FrameType | None) -> None:
         del number, frame

@@ -1,7 +1,7 @@
 """A particle that belongs to a swarm."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,8 +18,9 @@ from swarm_trainer.exchange import Exchange
 from swarm_trainer.particle import Particle
 from swarm_trainer.session import Session
 from swarm_trainer.surroundings import Surroundings
+from swarm_trainer.training_state import Stateful, TrainingState
 from swarm_trainer.weights import FlatWeights
-from swarm_trainer.wire.messages import Action, Goodbye, Metrics
+from swarm_trainer.wire.messages import Action, Donation, Goodbye, Metrics
 
 log = logging.getLogger("swarm.particle")
 
@@ -31,10 +32,17 @@ _REUNION_SECONDS = 60.0
 class Member(Particle):
     """Attached for as long as the process lives."""
 
-    def __init__(self, surroundings: Surroundings, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        model: nn.Module,
+        optimizers: Sequence[Optimizer],
+        state: Mapping[str, Stateful],
+    ) -> None:
         super().__init__()
         self._weights = FlatWeights(model)
-        self._session = Session(surroundings, self._weights.schema, self._snapshot)
+        self._training = TrainingState(optimizers, state)
+        self._session = Session(surroundings, self._weights.schema, self._snapshot, self._donation)
         self._in_center = False
         self._done = False
         with self._ending_when_refused():
@@ -48,6 +56,8 @@ class Member(Particle):
         self._swarm_seed = settings.seed
         self._epoch, self._fraction = welcome.progress.epoch, welcome.progress.fraction
         self._session.position.resume(welcome.progress)
+        if welcome.inherits:
+            self._inherit()
         self._exchange = Exchange(
             session=self._session,
             weights=self._weights,
@@ -101,6 +111,14 @@ class Member(Particle):
     def _snapshot(self) -> vectors.Tensors:
         return vectors.read(self._weights, vectors.X, vectors.BUFFERS, vectors.INTEGERS, vectors.FROZEN)
 
+    def _donation(self) -> tuple[Donation, vectors.Tensors]:
+        return self._training.give(vectors.largest_donation(self._weights.schema))
+
+    def _inherit(self) -> None:
+        with self._ending_when_refused():
+            answer = self._session.fetch_donation()
+        self._training.take(*answer or (Donation(problem="the synchronizer went away"), {}))
+
     def _moved(self, samples: int) -> None:
         position = self._session.position
         position.samples += samples
@@ -141,6 +159,8 @@ class Member(Particle):
     def _at_exit(self) -> None:
         if not self._ending.failed:
             self._finish()
+        elif self._done:
+            self._say_goodbye(finished=False)  # After its last epoch it said that it had.
         self._session.close()
 
     @contextmanager

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 
@@ -23,11 +24,14 @@ from swarm_trainer.connection import Connection, connect
 from swarm_trainer.errors import LinkError, RefusedError
 from swarm_trainer.position import Position
 from swarm_trainer.surroundings import Surroundings
-from swarm_trainer.vectors import Tensors, room
+from swarm_trainer.vectors import Tensors, donation_rooms, room
 from swarm_trainer.weights import Schema
 from swarm_trainer.wire import messages as say
 
 log = logging.getLogger("swarm.particle")
+
+M = TypeVar("M", say.Center, say.Donation)
+T = TypeVar("T")
 
 _FIRST_RETRY, _LAST_RETRY = 0.1, 2.0
 _LOOK_SECONDS = 0.2
@@ -35,16 +39,17 @@ _LOOK_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """The synchronizer asks for the particle's weights."""
+    """The synchronizer asks for something that only the training thread may read."""
 
-    tensors: Future[Tensors]
+    read: Callable[[], Any]
+    result: Future[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class _Said:
     """Something the training thread waits for."""
 
-    message: say.Welcome | say.Reply | say.Center
+    message: say.Welcome | say.Reply | say.Center | say.Donation
     tensors: Tensors
 
 
@@ -72,12 +77,26 @@ class _Over:
 
 
 class Session:
-    """Public methods are for the training thread only."""
+    """Public methods are for the training thread only.
 
-    def __init__(self, surroundings: Surroundings, schema: Schema, snapshot: Callable[[], Tensors]) -> None:
+    Args:
+        surroundings: Where the synchronizer is, and who this is.
+        schema: The model's.
+        snapshot: Reads the weights.
+        donate: Reads the optimizers' and the registered state.
+    """
+
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        schema: Schema,
+        snapshot: Callable[[], Tensors],
+        donate: Callable[[], tuple[say.Donation, Tensors]],
+    ) -> None:
         self._surroundings = surroundings
         self._schema = schema
         self._snapshot = snapshot
+        self._donate = donate
         self._inbox: queue.SimpleQueue[_Wanted | _Said | _Lost | Return | _Over] = queue.SimpleQueue()
         self._loop = asyncio.new_event_loop()
         self._main: asyncio.Task[None] | None = None
@@ -90,6 +109,7 @@ class Session:
         """Sequence of a push that may have left and whose reply has not come whole."""
         self._farewell: say.Goodbye | None = None
         self._rooms: Tensors = {}
+        self._giving: asyncio.Task[None] | None = None
         self._heartbeat_seconds = 1.0
         self._welcomed = False
         self.position = Position()
@@ -117,7 +137,7 @@ class Session:
         return self._connection is not None
 
     def at_step(self) -> list[Return]:
-        """Between two steps: give weights to a synchronizer that asks for them, and hear of every return since.
+        """Between two steps: give the synchronizer what it asks for, and hear of every return since.
 
         A lost push is settled by the next return: its welcome has the reply, or the push was not merged.
 
@@ -168,22 +188,24 @@ class Session:
 
     def fetch_center(self) -> Tensors | None:
         """The center as it is now; None where there is no synchronizer."""
-        connection = self._connection
-        if connection is None:
-            return None
-        self._ask(connection, say.FetchCenter(), {})
-        while (said := self._wait(connection)) is not None:
-            if isinstance(said.message, say.Center):
-                return said.tensors or None
-        return None
+        said = self._fetch(say.FetchCenter(), say.Center)
+        return said[1] or None if said is not None else None
+
+    def fetch_donation(self) -> tuple[say.Donation, Tensors] | None:
+        """A live particle's state, or a donation without parts; None where there is no synchronizer any more.
+
+        Raises:
+            RefusedError: This particle was replaced; it must end.
+        """
+        return self._fetch(say.FetchDonation(), say.Donation)
 
     def tell(self, message: say.Metrics | say.Goodbye, *, timeout: float | None = None) -> None:
         """Say something that has no answer; without a synchronizer it is lost. timeout: wait until it is said.
 
-        That the particle has finished is said again to every synchronizer to come.
+        That the particle has finished is said again to every synchronizer to come, until it is taken back.
         """
-        if isinstance(message, say.Goodbye) and message.finished:
-            self._farewell = message
+        if isinstance(message, say.Goodbye):
+            self._farewell = message if message.finished else None
         connection = self._connection
         if connection is not None:
             said = self._ask(connection, message, {})
@@ -196,6 +218,16 @@ class Session:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._cancel)
             self._thread.join(timeout=5.0)
+
+    def _fetch(self, question: say.FetchCenter | say.FetchDonation, kind: type[M]) -> tuple[M, Tensors] | None:
+        connection = self._connection
+        if connection is None:
+            return None
+        self._ask(connection, question, {})
+        while (said := self._wait(connection)) is not None:
+            if isinstance(said.message, kind):
+                return said.message, said.tensors
+        return None
 
     def _wait(self, connection: Connection | None = None) -> _Said | None:
         while True:
@@ -212,10 +244,10 @@ class Session:
     def _take(self, timeout: float | None = None) -> _Said | _Lost | None:
         item = self._inbox.get(timeout=timeout)
         match item:
-            case _Wanted(tensors):
+            case _Wanted(read, result):
                 # Whoever asked may be gone: the question is as old as the last step.
-                if tensors.set_running_or_notify_cancel():
-                    tensors.set_result(self._snapshot())
+                if result.set_running_or_notify_cancel():
+                    result.set_result(read())
             case Return():
                 self._returns.append(item)
             case _Over(error):
@@ -227,7 +259,7 @@ class Session:
     def _ask(
         self,
         connection: Connection,
-        message: say.Push | say.FetchCenter | say.Metrics | say.Goodbye,
+        message: say.Push | say.FetchCenter | say.FetchDonation | say.Metrics | say.Goodbye,
         tensors: Mapping[str, torch.Tensor],
     ) -> Future[None]:
         saying = connection.say(message, tensors)
@@ -290,6 +322,8 @@ class Session:
                 await self._hear(connection)
         finally:
             heart.cancel()
+            if self._giving is not None:
+                self._giving.cancel()
             connection.close()
 
     async def _hear(self, connection: Connection) -> None:
@@ -297,7 +331,7 @@ class Session:
         match message:
             case say.SendState():
                 with connection.occupied():
-                    tensors = await self._weights()
+                    tensors = await self._between_steps(self._snapshot)
                 await connection.say(say.State(tensors=tuple(tensors)), tensors)
             case say.Welcome():
                 await self._welcome(connection, message)
@@ -310,6 +344,12 @@ class Session:
                 self._inbox.put(_Said(message, tensors))
             case say.Center():
                 self._inbox.put(_Said(message, await connection.take(message.tensors, self._fresh)))
+            case say.Donate():
+                # Beside the conversation: the training thread may be in a long step, or wait for a reply meanwhile.
+                self._giving = self._loop.create_task(self._give(connection))
+            case say.Donation():
+                rooms = donation_rooms(self._schema, message)
+                self._inbox.put(_Said(message, await connection.take(message.tensors, rooms.__getitem__)))
             case say.Stop():
                 raise RefusedError("Stopped", message.message)
             case say.Alive():
@@ -327,11 +367,16 @@ class Session:
         if self._farewell is not None:
             await connection.say(self._farewell)
 
-    async def _weights(self) -> Tensors:
-        """As they are between two steps."""
-        wanted: Future[Tensors] = Future()
-        self._inbox.put(_Wanted(wanted))
-        return await asyncio.wrap_future(wanted)
+    async def _give(self, connection: Connection) -> None:
+        donation, tensors = await self._between_steps(self._donate)
+        with contextlib.suppress(LinkError), connection.occupied():
+            await connection.say(donation, tensors)
+
+    async def _between_steps(self, read: Callable[[], T]) -> T:
+        """What the training thread reads at its next step, or while it waits for an answer."""
+        result: Future[T] = Future()
+        self._inbox.put(_Wanted(read, result))
+        return await asyncio.wrap_future(result)
 
     def _fresh(self, name: str) -> torch.Tensor:
         return room(self._schema, name)

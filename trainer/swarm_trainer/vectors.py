@@ -8,7 +8,9 @@ from typing import Final
 
 import torch
 
+from swarm_trainer.errors import LinkError
 from swarm_trainer.weights import FlatWeights, Kind, Schema
+from swarm_trainer.wire.messages import Donation
 
 X: Final[str] = "x"
 BUFFERS: Final[str] = "buffers"
@@ -26,6 +28,24 @@ def room(schema: Schema, name: str) -> torch.Tensor:
     """Uninitialised CPU memory for the vector of this name."""
     layout = schema.layouts[_KINDS.get(name, Kind.WEIGHT)]
     return torch.empty(layout.size, dtype=layout.dtype)
+
+
+def largest_donation(schema: Schema) -> int:
+    """Bytes that a particle's optimizer and registered state may have: 16 times the model's, and 64 MiB."""
+    return 16 * sum(layout.size * layout.dtype.itemsize for layout in schema.layouts.values()) + (64 << 20)
+
+
+def donation_rooms(schema: Schema, donation: Donation) -> Tensors:
+    """Memory for the bytes of a donation's parts.
+
+    Raises:
+        LinkError: They are more than any model of this size needs.
+    """
+    size = sum(part.nbytes for part in donation.parts)
+    if size > largest_donation(schema):
+        msg = f"a donation of {size} bytes exceeds the limit of {largest_donation(schema)}"
+        raise LinkError(msg)
+    return {part.name: torch.empty(part.nbytes, dtype=torch.uint8) for part in donation.parts if part.nbytes}
 
 
 def read(weights: FlatWeights, *names: str) -> Tensors:

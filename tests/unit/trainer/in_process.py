@@ -23,7 +23,8 @@ from swarm_trainer.synchronizer.door import Door
 from swarm_trainer.synchronizer.gauges import Gauges
 from swarm_trainer.synchronizer.hub import Hub
 from swarm_trainer.synchronizer.journal import Journal
-from swarm_trainer.vectors import BUFFERS, INTEGERS, Tensors, X, read, room, write
+from swarm_trainer.training_state import TrainingState
+from swarm_trainer.vectors import BUFFERS, INTEGERS, Tensors, X, largest_donation, read, room, write
 from swarm_trainer.weights import FlatWeights, Schema
 from swarm_trainer.wire import messages as say
 from swarm_trainer.wire.auth import Identity
@@ -44,9 +45,19 @@ class Particle:
 
     def __init__(self, surroundings: Surroundings, model: nn.Module, threads: ThreadPoolExecutor) -> None:
         self.weights = FlatWeights(model)
-        self.session = Session(surroundings, self.weights.schema, lambda: read(self.weights, X, BUFFERS, INTEGERS))
+        self.training = TrainingState([torch.optim.AdamW(model.parameters())], {})
+        self.session = Session(
+            surroundings, self.weights.schema, lambda: read(self.weights, X, BUFFERS, INTEGERS), self._donate
+        )
         self._threads = threads
         self._sequence = 0
+
+    def _donate(self) -> tuple[say.Donation, Tensors]:
+        return self.training.give(largest_donation(self.schema))
+
+    def inheriting(self) -> "Future[tuple[say.Donation, Tensors] | None]":
+        """Ask for a donation."""
+        return self._threads.submit(self.session.fetch_donation)
 
     @property
     def schema(self) -> Schema:

@@ -6,6 +6,7 @@ import time
 
 from pydantic import ValidationError
 
+from swarm_api.job import OptimizerState
 from swarm_trainer.errors import LinkError
 from swarm_trainer.synchronizer.answers import Answers
 from swarm_trainer.synchronizer.center import Center
@@ -49,7 +50,8 @@ class Admission:
         """Let those in who wait. Not while a commit is under way: it may hold a push of one that returned meanwhile."""
         for _, peer in sorted(self._swarm.peers.items()):
             if peer.attach is not None and not peer.admitted:
-                self._admit(peer, peer.attach, keeps=peer.attach.returning, expected=peer.attach.returning)
+                keeps = peer.attach.returning
+                self._admit(peer, peer.attach, keeps=keeps, expected=keeps, late=True)
 
     def left(self, peer: Peer) -> None:
         """It is gone before the swarm was founded, or after."""
@@ -75,7 +77,8 @@ class Admission:
         for _, peer in sorted(swarm.peers.items()):
             if peer.attach is not None:
                 keeps = peer in states or peer.attach.returning
-                self._admit(peer, peer.attach, keeps=keeps, expected=True)
+                late = self._founding.rebuilding
+                self._admit(peer, peer.attach, keeps=keeps, expected=True, late=late)
 
     async def _founders(self) -> dict[Peer, Tensors]:
         swarm = self._swarm
@@ -116,7 +119,8 @@ class Admission:
             self._swarm.schema = schema
         return self._swarm.schema.mismatch(schema)
 
-    def _admit(self, peer: Peer, attach: say.Attach, *, keeps: bool, expected: bool) -> None:
+    def _admit(self, peer: Peer, attach: say.Attach, *, keeps: bool, expected: bool, late: bool) -> None:
+        """Make it a member. late: others have trained before it came."""
         swarm = self._swarm
         assert swarm.center is not None
         entry = swarm.ledger.attach(peer.identity, attach.progress if attach.returning else None)
@@ -133,6 +137,7 @@ class Admission:
             round=swarm.round,
             leader=swarm.leader,
             progress=where.model_copy(update={"step": entry.progress.step, "samples": entry.progress.samples}),
+            inherits=late and not keeps and swarm.settings.join.optimizer_state is OptimizerState.PEER,
         )
         swarm.answer(peer, welcome, again.tensors if again is not None else own)
         swarm.note("attached", peer)

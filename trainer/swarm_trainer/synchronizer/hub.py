@@ -15,6 +15,7 @@ from swarm_trainer.synchronizer.admission import Admission
 from swarm_trainer.synchronizer.answers import Answers
 from swarm_trainer.synchronizer.center import Center
 from swarm_trainer.synchronizer.commits import Commits
+from swarm_trainer.synchronizer.donors import Donors
 from swarm_trainer.synchronizer.gauges import Gauges
 from swarm_trainer.synchronizer.generations import Generations
 from swarm_trainer.synchronizer.journal import Journal
@@ -37,6 +38,7 @@ class Hub:
         self._generations = Generations(self._swarm, answers)
         self._admission = Admission(self._swarm, answers, self._generations)
         self._commits = Commits(self._swarm, answers, self._generations)
+        self._donors = Donors(self._swarm)
         self._finished_time = 0.0
 
     @property
@@ -138,12 +140,18 @@ class Hub:
                 now = swarm.center.now if swarm.center is not None else None
                 tensors = now.weights if now is not None else {}
                 swarm.answer(peer, say.Center(round=now.round if now else 0, tensors=tuple(tensors)), tensors)
+            case say.FetchDonation():
+                self._donors.wanted(peer)
+            case say.Donation():
+                await self._donors.given(peer, message)
             case say.Metrics():
                 swarm.note("metrics", peer, of=message.of, values=message.values)
             case say.Goodbye():
                 self._note_progress(peer, message.progress)
                 if message.finished:
                     self._finished(peer)
+                elif peer.admitted:
+                    swarm.ledger[peer.index].presence = Presence.ATTACHED
                 return message.finished
         return True
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from swarm_trainer.links.base import Link
 from swarm_trainer.wire.auth import Identity
 from swarm_trainer.wire.channel import Channel
-from swarm_trainer.wire.messages import Attach, FromParticle, Push
+from swarm_trainer.wire.messages import Attach, Donation, FromParticle, Push
 from swarm_trainer.wire.transfer import recv_tensors, send_tensors
 
 
@@ -30,6 +30,8 @@ class Peer:
         """Welcomed: it counts as a member."""
         self.state: asyncio.Future[dict[str, torch.Tensor]] | None = None
         """Its weights, when they were asked for."""
+        self.donation: asyncio.Future[tuple[Donation, dict[str, torch.Tensor]]] | None = None
+        """Its optimizer and registered state, when they were asked for."""
         self.push: Push | None = None
         """The push that waits for an answer; its tensors are in `staged`."""
         self.staged: dict[str, torch.Tensor] = {}
@@ -103,5 +105,6 @@ class Peer:
         """Cut both connections."""
         self._link.close()
         self._channel.close()
-        if self.state is not None and not self.state.done():
-            self.state.cancel()
+        for asked in (self.state, self.donation):
+            if asked is not None and not asked.done():
+                asked.cancel()

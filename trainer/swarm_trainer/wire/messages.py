@@ -9,11 +9,16 @@ Push (+ tensors)                ->
                                 <-      Reply (+ tensors)    Merged, Held, Refused or Forgotten
 FetchCenter                     ->
                                 <-      Center (+ tensors)
+FetchDonation                   ->                           a newcomer, where the Welcome says so
+                                <-      Donate               to one of the others: the donor
+Donation (+ tensors)            ->
+                                <-      Donation (+ tensors) to the newcomer, from the donor, or with a problem
 Heartbeat, Metrics, Goodbye     ->
                                 <-      Alive, Stop
 
 A message that announces tensors is followed by exactly those on the link, in that order. Vectors named `buffers`
-and `integers` are the model's own; all others have the exchange vector's size and dtype.
+and `integers` are the model's own, those of a donation are bytes; all others have the exchange vector's size and
+dtype.
 """
 
 from enum import StrEnum
@@ -90,6 +95,44 @@ class FetchCenter(_Message):
     kind: Literal["fetch"] = "fetch"
 
 
+class FetchDonation(_Message):
+    """A newcomer asks for a live particle's optimizer and registered state."""
+
+    kind: Literal["fetch-donation"] = "fetch-donation"
+
+
+class Part(BaseModel):
+    """One optimizer, or one thing that the script registered."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    fits: tuple[str, ...] = ()
+    """What a receiver's own must be the same in: each the end of a sentence that begins with "it has"."""
+    tree: str = ""
+    """See `wire.tree`; the synchronizer passes it on unread."""
+    nbytes: Annotated[int, Field(ge=0)] = 0
+    """Of the tree's tensors, which travel as one vector of bytes; 0: nothing travels."""
+    problem: str = ""
+    """Why it cannot travel."""
+
+
+class Donation(_Message):
+    """Answers Donate, and FetchDonation."""
+
+    kind: Literal["donation"] = "donation"
+    donor: int | None = None
+    """Index of the particle it is from."""
+    parts: tuple[Part, ...] = ()
+    problem: str = ""
+    """Why there are no parts."""
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of the parts that come with bytes."""
+        return tuple(part.name for part in self.parts if part.nbytes)
+
+
 class Heartbeat(_Message):
     """Sent every heartbeatSeconds; answered by Alive."""
 
@@ -106,14 +149,14 @@ class Metrics(_Message):
 
 
 class Goodbye(_Message):
-    """The particle leaves on its own; finished: it trained to its end."""
+    """The particle leaves on its own; finished: it trained to its end, which one that fails afterwards takes back."""
 
     kind: Literal["goodbye"] = "goodbye"
     finished: bool
     progress: Progress
 
 
-FromParticleMessage = Attach | State | Push | FetchCenter | Heartbeat | Metrics | Goodbye
+FromParticleMessage = Attach | State | Push | FetchCenter | FetchDonation | Donation | Heartbeat | Metrics | Goodbye
 
 
 class FromParticle(RootModel[FromParticleMessage]):
@@ -178,6 +221,8 @@ class Welcome(_Message):
     """Lowest index attached: the one that evaluates the center."""
     progress: Progress
     """Where the newcomer starts: the swarm's epoch, its own index's step and samples."""
+    inherits: bool = False
+    """Others have trained before: ask for a donation."""
 
 
 class Center(_Message):
@@ -186,6 +231,12 @@ class Center(_Message):
     kind: Literal["center"] = "center"
     round: int
     tensors: tuple[str, ...]
+
+
+class Donate(_Message):
+    """Asks for optimizer and registered state, for a newcomer."""
+
+    kind: Literal["donate"] = "donate"
 
 
 class Alive(_Message):
@@ -201,7 +252,7 @@ class Stop(_Message):
     message: str
 
 
-FromSynchronizerMessage = SendState | Welcome | Reply | Center | Alive | Stop
+FromSynchronizerMessage = SendState | Welcome | Reply | Center | Donate | Donation | Alive | Stop
 
 
 class FromSynchronizer(RootModel[FromSynchronizerMessage]):
