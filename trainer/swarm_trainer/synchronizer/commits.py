@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from swarm_api.report import SwarmState
 from swarm_trainer.algorithms.base import Contribution, Fitness, Message, Round
@@ -23,8 +23,10 @@ _IDLE_SECONDS = 1.0
 class Commits:
     """Takes pushes as they come, and merges, holds or refuses them."""
 
-    def __init__(self, swarm: Swarm) -> None:
+    def __init__(self, swarm: Swarm, committed: Callable[[], None]) -> None:
+        """`committed` is called after every commit, when center and ledger both know of it."""
         self._swarm = swarm
+        self._committed = committed
 
     async def pushed(self, peer: Peer, push: say.Push) -> None:
         """A particle announced a push: receive it, and put it into the open round if it can be merged.
@@ -113,6 +115,7 @@ class Commits:
                 self._reply(peer, push, say.ReplyStatus.MERGED, replies[index])
         swarm.rounds.answered(decision, time.monotonic())
         self._note(deliveries)
+        self._committed()
 
     def _reply(self, peer: Peer, push: say.Push, status: say.ReplyStatus, reply: Message | None = None) -> None:
         reply = reply or Message()

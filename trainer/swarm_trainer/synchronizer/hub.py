@@ -10,9 +10,11 @@ from pydantic import BaseModel
 
 from swarm_api.report import Presence, Report, SwarmState
 from swarm_api.settings import Settings
+from swarm_trainer.checkpoint.store import Store
 from swarm_trainer.errors import LinkError, SwarmError
 from swarm_trainer.synchronizer.admission import Admission
 from swarm_trainer.synchronizer.center import Center
+from swarm_trainer.synchronizer.checkpoints import Checkpoints
 from swarm_trainer.synchronizer.commits import Commits
 from swarm_trainer.synchronizer.gauges import Gauges
 from swarm_trainer.synchronizer.journal import Journal
@@ -28,11 +30,15 @@ _FAREWELL_SECONDS = 60.0
 class Hub:
     """One job's swarm, from its founding to its end."""
 
-    def __init__(self, settings: Settings, *, epoch: int, journal: Journal, gauges: Gauges) -> None:
+    def __init__(
+        self, settings: Settings, *, epoch: int, journal: Journal, gauges: Gauges, store: Store | None = None
+    ) -> None:
+        """`store` holds the checkpoints; without one none are kept."""
         self._epoch = epoch
         self._swarm = Swarm(settings, journal=journal, gauges=gauges)
-        self._admission = Admission(self._swarm)
-        self._commits = Commits(self._swarm)
+        self._checkpoints = Checkpoints(self._swarm, store)
+        self._admission = Admission(self._swarm, self._checkpoints)
+        self._commits = Commits(self._swarm, self._checkpoints.committed)
         self._finished_time = 0.0
 
     @property
@@ -59,6 +65,10 @@ class Hub:
             await swarm.settle()
             raise
         await swarm.settle()
+
+    def keep(self) -> None:
+        """Write a last checkpoint, if there was a round since the last one."""
+        self._checkpoints.last()
 
     def finish(self) -> None:
         """The model is written: report the end."""
@@ -107,12 +117,18 @@ class Hub:
             samples_per_second=round(swarm.ledger.samples_per_second(), 1),
             last_sync_time=swarm.last_sync,
             settings_generation=swarm.settings.generation,
+            checkpoint=self._checkpoints.report,
             particles=swarm.ledger.reports({index: peer.silent_seconds for index, peer in swarm.peers.items()}),
         )
 
-    def close(self) -> None:
+    def cut(self) -> None:
         """Cut everyone off; nothing changes the center any more. May be called twice."""
         self._swarm.close()
+
+    def close(self) -> None:
+        """The same, and wait for a checkpoint that is being written. May be called twice."""
+        self.cut()
+        self._checkpoints.close()
 
     async def _hear(self, peer: Peer, message: BaseModel) -> bool:
         """Do what it says; False: it left."""

@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from swarm_api.report import ParticleReport, Presence
 from swarm_trainer.algorithms.base import Fitness
@@ -104,6 +105,38 @@ class Ledger:
         reached = {index: entry.heard.fraction for index, entry in self._entries.items()}
         reached |= dict.fromkeys((*finished, *self.finished()), 1.0)
         return min(1.0, sum(part for index, part in reached.items() if index < replicas) / replicas)
+
+    def dump(self) -> list[dict[str, Any]]:
+        """All entries as JSON, for a checkpoint of the same commit."""
+        return [
+            {
+                "identity": entry.identity.model_dump(),
+                "progress": entry.progress.model_dump(),
+                "contributions": entry.contributions,
+                "last_round": entry.last_round,
+                "finished": entry.presence is Presence.FINISHED,
+            }
+            for _, entry in sorted(self._entries.items())
+        ]
+
+    def load(self, dumped: Iterable[dict[str, Any]]) -> None:
+        """Know again what `dump` told; whoever has not finished is detached until it attaches."""
+        for each in dumped:
+            identity, progress = Identity.model_validate(each["identity"]), Progress.model_validate(each["progress"])
+            self._entries[identity.index] = Entry(
+                identity,
+                presence=Presence.FINISHED if each["finished"] else Presence.DETACHED,
+                progress=progress,
+                heard=progress,
+                contributions=each["contributions"],
+                last_round=each["last_round"],
+                detached_at=time.monotonic(),
+            )
+
+    def forget(self, indices: Iterable[int]) -> None:
+        """The center is made from the weights of these anew, so what they say of themselves is all that holds."""
+        for index in indices:
+            self._entries.pop(index, None)
 
     def samples_per_second(self) -> float:
         """Over the last seconds, from calls of this method."""

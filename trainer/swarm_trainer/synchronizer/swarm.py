@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from swarm_api.report import SwarmState
 from swarm_api.settings import Settings
 from swarm_trainer.algorithms import build
+from swarm_trainer.checkpoint.snapshot import Part
 from swarm_trainer.errors import LinkError
 from swarm_trainer.synchronizer.center import Center
 from swarm_trainer.synchronizer.gauges import Gauges
@@ -28,6 +29,7 @@ log = logging.getLogger("swarm.synchronizer")
 T = TypeVar("T")
 
 _SETTLE_SECONDS = 5.0
+_LIVE = ("generation", "replicas", "min_replicas", "given_up", "checkpoint")
 
 
 class Swarm:
@@ -45,6 +47,8 @@ class Swarm:
         self.peers: dict[int, Peer] = {}
         """Who is connected, by index; members are those that were admitted."""
         self.ledger = Ledger()
+        self.parts: dict[str, Part] = {"ledger": self.ledger}
+        """What goes into checkpoints beside the center."""
         self.rounds = Rounds(_pace(settings, barrier=self.algorithm.barrier))
         for index in settings.finished:
             self.rounds.finish(index)
@@ -82,7 +86,7 @@ class Swarm:
 
     def apply(self, settings: Settings) -> None:
         """Go on with these numbers of particles. Who finished is known better here."""
-        update = {name: getattr(settings, name) for name in ("generation", "replicas", "min_replicas", "given_up")}
+        update = {name: getattr(settings, name) for name in _LIVE}
         self.settings = self.settings.model_copy(update=update)
         self.rounds.pace = _pace(self.settings, barrier=self.algorithm.barrier)
         self.changed.set()
