@@ -13,6 +13,8 @@ from torch import nn
 
 from support.processes import UID, eventually, some_settings
 from swarm_api.report import ParticleReport, Presence, SwarmState
+from swarm_api.settings import Keeping
+from swarm_trainer.checkpoint.store import Store
 from swarm_trainer.connection import Connection, connect
 from swarm_trainer.session import Session
 from swarm_trainer.surroundings import Surroundings
@@ -93,8 +95,9 @@ def a_push(sequence: int, tensors: Tensors, *, fitness: float | None = 1.0, samp
 class Synchronizer:
     """Hub and door in an event loop of their own."""
 
-    def __init__(self, epoch: int, address_file: Path, **changes: Any) -> None:
+    def __init__(self, epoch: int, address_file: Path, *, store: Store | None = None, **changes: Any) -> None:
         self._epoch = epoch
+        self._store = store
         self._address_file = address_file
         self._settings = some_settings(**changes)
         self._ready: Future[None] = Future()
@@ -109,7 +112,7 @@ class Synchronizer:
     async def _main(self) -> None:
         self.loop = asyncio.get_running_loop()
         journal = Journal(None)
-        self.hub = Hub(self._settings, epoch=self._epoch, journal=journal, gauges=Gauges())
+        self.hub = Hub(self._settings, epoch=self._epoch, journal=journal, gauges=Gauges(), store=self._store)
         settings = self._settings
         door = Door(
             job_uid=settings.uid, secret=SECRET, epoch=self._epoch, link=settings.sync.link, welcome=self.hub.welcome
@@ -189,13 +192,22 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.address_file = folder / "where.json"
+        self.checkpoints = folder / "checkpoints"
         self._threads = ThreadPoolExecutor(16)
         self._synchronizers: list[Synchronizer] = []
         self._particles: list[Particle] = []
 
-    def synchronizer(self, **changes: Any) -> Synchronizer:
-        """The next incarnation; the one before it must have been stopped."""
-        synchronizer = Synchronizer(len(self._synchronizers) + 1, self.address_file, **changes)
+    def store(self, epoch: int) -> Store:
+        """As the synchronizer of this epoch sees the job's checkpoints."""
+        return Store(self.checkpoints, uid=UID, epoch=epoch)
+
+    def synchronizer(self, *, keeps: bool = False, **changes: Any) -> Synchronizer:
+        """The next incarnation; keeps: with checkpoints, of every round unless the settings say otherwise."""
+        epoch = len(self._synchronizers) + 1
+        if keeps:
+            changes = {"checkpoint": Keeping(interval_seconds=0), **changes}
+        store = self.store(epoch) if keeps else None
+        synchronizer = Synchronizer(epoch, self.address_file, store=store, **changes)
         self._synchronizers.append(synchronizer)
         return synchronizer
 

@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from swarm_trainer.algorithms.base import State
 from swarm_trainer.errors import SwarmError
 from swarm_trainer.synchronizer.center import Version
-from swarm_trainer.vectors import X, Tensors
+from swarm_trainer.vectors import Tensors, X
 from swarm_trainer.weights import Schema
 
 MANIFEST_FILE: Final = "manifest.json"
@@ -151,7 +152,7 @@ class Saved:
         except (OSError, SafetensorError) as error:
             msg = f"{path} cannot be read: {error}"
             raise DamagedError(msg) from error
-        state = {**self.manifest.numbers, **dict(_named(tensors, _STATE))}
+        state: State = {**self.manifest.numbers, **dict(_named(tensors, _STATE))}
         return Version(self.manifest.round, state, dict(_named(tensors, _VECTORS)))
 
 

@@ -67,22 +67,22 @@ class Store:
                 shutil.rmtree(leftover, ignore_errors=True)
         self._claimed = True
 
-    def list(self) -> list[Saved]:
+    def saved(self) -> list[Saved]:
         """The job's checkpoints, newest first. What is damaged or another job's is left out, and a warning names it."""
         found, foreign = [], set()
         for folder in self._folders():
             try:
-                saved = Saved.open(folder)
+                each = Saved.open(folder)
             except DamagedError as error:
                 log.warning("checkpoint %s is passed over: %s", folder.name, error)
                 continue
-            if saved.manifest.uid == self._uid:
-                found.append(saved)
+            if each.manifest.uid == self._uid:
+                found.append(each)
             else:
-                foreign.add(f"{saved.manifest.job} ({saved.manifest.uid})")
+                foreign.add(f"{each.manifest.job} ({each.manifest.uid})")
         if foreign:
             log.warning("%s also holds checkpoints of other jobs, which are left alone: %s", self.folder, foreign)
-        return sorted(found, key=lambda saved: saved.manifest.order, reverse=True)
+        return sorted(found, key=lambda each: each.manifest.order, reverse=True)
 
     def write(self, snapshot: Snapshot, *, keep: int) -> Path:
         """Write a checkpoint, whole or not at all, and remove all but the newest `keep`; returns its folder.

@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from swarm_api.settings import Settings
 from swarm_trainer.checkpoint.snapshot import Manifest
-from swarm_trainer.errors import LinkError
+from swarm_trainer.errors import LinkError, SwarmError
 from swarm_trainer.synchronizer.center import Center, Version
 from swarm_trainer.synchronizer.checkpoints import Checkpoints, under
-from swarm_trainer.synchronizer.founding import Found, Founding, Rebuild, Restore, Wait
+from swarm_trainer.synchronizer.founding import Found, Founding, Lost, Rebuild, Restore, Wait
 from swarm_trainer.synchronizer.peer import Peer
 from swarm_trainer.synchronizer.swarm import Swarm
 from swarm_trainer.vectors import Tensors
@@ -57,7 +57,11 @@ class Admission:
         self._founding.left(peer.index)
 
     async def found(self) -> None:
-        """Make the center, from a checkpoint or from the first particles, and admit all that are there."""
+        """Make the center, from a checkpoint or from the first particles, and admit all that are there.
+
+        Raises:
+            SwarmError: There is nothing left to make it from.
+        """
         swarm, founding = self._swarm, self._founding
         kept = await self._checkpoints.recall()
         if kept is not None:
@@ -69,6 +73,9 @@ class Admission:
             match decision:
                 case Wait(until):
                     await swarm.sleep(until)
+                case Lost():
+                    msg = "every particle has finished, and neither a particle nor a checkpoint has the model any more"
+                    raise SwarmError(msg)
                 case Restore():
                     assert kept is not None
                     self._restore(*kept)
@@ -110,7 +117,8 @@ class Admission:
                 )
                 swarm.ledger.forget(weights)
                 log.info("center rebuilt from particles %s at round %d", sorted(weights), swarm.round)
-                log.info("lost with the last synchronizer: %s", swarm.algorithm.rebuild_loses)
+                if swarm.algorithm.rebuild_loses:
+                    log.warning("lost with the last synchronizer: %s", swarm.algorithm.rebuild_loses)
         return frozenset(states)
 
     async def _states(self, peers: Sequence[Peer]) -> dict[Peer, Tensors]:

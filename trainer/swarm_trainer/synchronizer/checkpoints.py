@@ -84,7 +84,7 @@ class Checkpoints:
         except OSError as error:
             self._fail(f"{store.folder} cannot be written to: {error.strerror or error}")
         try:
-            self._found = store.list()
+            self._found = store.saved()
         except OSError as error:
             self._fail(f"{store.folder} cannot be read: {error.strerror or error}")
         if self._found:

@@ -35,6 +35,11 @@ class Restore:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """Everyone has finished, and nobody has the center."""
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """Until a particle comes or goes, or until this time."""
 
@@ -65,12 +70,12 @@ class Founding:
         self._arrived.pop(index, None)
         self._returning.pop(index, None)
 
-    def decide(self, waiting: frozenset[int], now: float) -> Found | Rebuild | Restore | Wait:
+    def decide(self, waiting: frozenset[int], now: float) -> Found | Rebuild | Restore | Lost | Wait:
         """What to do now; waiting: indices that are connected."""
         waiting = waiting & frozenset(self._arrived)
         away = {*self.settings.given_up, *self.settings.finished, *self.finished}
-        if self.kept is not None and away.issuperset(range(self.settings.replicas)):
-            return Restore()
+        if not waiting and away.issuperset(range(self.settings.replicas)):
+            return Lost() if self.kept is None else Restore()
         if not waiting:
             return Wait()
         all_there = len(waiting) >= self.settings.replicas - len(away)
