@@ -175,6 +175,15 @@ class Synchronizer:
     def until_state(self, state: SwarmState) -> None:
         self.until(lambda: self.hub.report().state is state, state)
 
+    def until_kept(self, round_: int) -> None:
+        """Wait until the checkpoint of this round is written."""
+
+        def kept() -> bool:
+            report = self.hub.report().checkpoint
+            return report is not None and report.round == round_
+
+        self.until(kept, f"checkpoint of round {round_}")
+
     def center(self) -> Tensors:
         """The center's vectors."""
         assert self.hub.center is not None

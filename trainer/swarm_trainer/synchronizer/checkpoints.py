@@ -82,7 +82,7 @@ class Checkpoints:
         except FencedError as error:
             self._fence(error)
         except OSError as error:
-            self._fail(f"{store.folder} cannot be written to: {error.strerror or error}")
+            self._fail(_unwritable(store, error))
         try:
             self._found = store.saved()
         except OSError as error:
@@ -119,10 +119,10 @@ class Checkpoints:
         except FencedError as error:
             self._fence(error)
         except OSError as error:
-            self._fail(f"the checkpoint of round {number} cannot be written to {store.folder}: {error}")
+            self._fail(_unwritable(store, error))
         except Exception:
             log.exception("a checkpoint was not written by an error of the synchronizer")
-            self._fail(f"the checkpoint of round {number} was not written by an error of the synchronizer: see its log")
+            self._fail("checkpoints are not written by an error of the synchronizer: see its log")
         else:
             self.report = CheckpointReport(round=number, time=time.time())
             gauges, seconds = self._swarm.gauges, time.monotonic() - began
@@ -140,6 +140,10 @@ class Checkpoints:
             log.warning("%s; the training goes on", message)
         self.report = self.report.model_copy(update={"error": message})
         self._swarm.gauges.checkpoint_failures.inc()
+
+
+def _unwritable(store: Store, error: OSError) -> str:
+    return f"checkpoints cannot be written to {store.folder}: {error.strerror or error}"
 
 
 def under(algorithm: Algorithm, settings: Settings, manifest: Manifest, version: Version) -> Version:

@@ -188,7 +188,8 @@ class Hub:
 
     def _complete(self) -> bool:
         swarm = self._swarm
-        if swarm.unfinished or not swarm.ledger.finished() or swarm.rounds.open:
+        done = swarm.ledger.finished() or swarm.settings.finished
+        if swarm.unfinished or not done or swarm.rounds.open:
             return False
         # Those that finished may still evaluate the center, so the hub stays until they hang up.
         return not swarm.peers or time.monotonic() - self._finished_time > _FAREWELL_SECONDS
