@@ -73,12 +73,13 @@ class Founding:
     def decide(self, waiting: frozenset[int], now: float) -> Found | Rebuild | Restore | Lost | Wait:
         """What to do now; waiting: indices that are connected."""
         waiting = waiting & frozenset(self._arrived)
-        away = {*self.settings.given_up, *self.settings.finished, *self.finished}
-        if not waiting and away.issuperset(range(self.settings.replicas)):
+        done = {*self.settings.given_up, *self.settings.finished, *self.finished}
+        awaited = set(range(self.settings.replicas)) - done
+        if not waiting and not awaited:
             return Lost() if self.kept is None else Restore()
         if not waiting:
             return Wait()
-        all_there = len(waiting) >= self.settings.replicas - len(away)
+        all_there = len(waiting) >= len(awaited)
         first = min(self._arrived[index] for index in waiting)
         if self._returning:
             due = first + _RETURN_SECONDS
