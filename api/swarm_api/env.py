@@ -42,6 +42,9 @@ SETTINGS_FILE: Final = "SWARM_SETTINGS_FILE"
 OUTPUT_DIR: Final = "SWARM_OUTPUT_DIR"
 """Folder that outlives the process: the trained model and metrics.jsonl go there."""
 
+CHECKPOINT_DIR: Final = "SWARM_CHECKPOINT_DIR"
+"""Synchronizer: folder of the job's checkpoints; unset: none are kept."""
+
 PORT: Final = 29400
 """Links and control on a cluster."""
 

@@ -8,8 +8,8 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from swarm_api.algorithm import Algorithm
 from swarm_api.base import Model
 from swarm_api.names import API_VERSION, KIND, MAX_JOB_NAME
-from swarm_api.output import Output
 from swarm_api.status import JobStatus
+from swarm_api.storage import Checkpoint, Output
 from swarm_api.template import RESTART_POLICY, DeclaredAs, PodSpec
 
 
@@ -124,8 +124,10 @@ class Synchronizer(Model):
 
     template: PodTemplate | None = None
     """Unset: the particles' image without GPUs."""
+    checkpoint: Checkpoint | None = None
+    """Where the training goes on from when every pod is lost; unset: from its beginning, unless particles live."""
     output: Output | None = None
-    """Where the trained model goes; unset: nothing is kept, and the condition NothingKept says so."""
+    """Where the trained model goes. With neither this nor checkpoint, nothing is kept: condition NothingKept."""
 
 
 class Spec(Model):

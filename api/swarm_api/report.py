@@ -57,6 +57,17 @@ class ParticleReport(Model):
     """Unix seconds; of this incarnation."""
 
 
+class CheckpointReport(Model):
+    """How the checkpoints stand."""
+
+    round: int = 0
+    """Of the newest one that was written or restored; 0: none yet."""
+    time: float | None = None
+    """Unix seconds of the newest that this synchronizer wrote."""
+    error: str = ""
+    """Why none can be written now; empty: the last one was, or none was due yet."""
+
+
 class Report(Model):
     """The swarm as the synchronizer sees it."""
 
@@ -77,6 +88,8 @@ class Report(Model):
     last_sync_time: float | None = None
     """Unix seconds of the last commit."""
     settings_generation: int = 0
+    checkpoint: CheckpointReport | None = None
+    """None: none are kept."""
     particles: tuple[ParticleReport, ...] = ()
 
     def particle(self, index: int) -> ParticleReport | None:

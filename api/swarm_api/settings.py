@@ -7,6 +7,21 @@ from swarm_api.algorithm import Algorithm
 from swarm_api.base import Model
 from swarm_api.job import Join, SwarmTrainingJob, Sync
 from swarm_api.status import Attempt
+from swarm_api.storage import Checkpoint
+
+
+class Keeping(Model):
+    """Of checkpoints, wherever they are kept."""
+
+    interval_seconds: int = 30
+    keep: int = 3
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint | None) -> Self:
+        """As the job asks for, else the defaults: one machine keeps checkpoints of every job."""
+        if checkpoint is None:
+            return cls()
+        return cls(interval_seconds=checkpoint.interval_seconds, keep=checkpoint.keep)
 
 
 class Settings(Model):
@@ -21,6 +36,7 @@ class Settings(Model):
     algorithm: Algorithm
     sync: Sync
     join: Join = Join()
+    checkpoint: Keeping = Keeping()
     finished: tuple[int, ...] = ()
     """Indices that trained to their end already; a synchronizer that starts late does not wait for them."""
     given_up: tuple[int, ...] = ()
@@ -39,6 +55,7 @@ class Settings(Model):
             algorithm=job.spec.algorithm,
             sync=job.spec.sync,
             join=job.spec.particles.join,
+            checkpoint=Keeping.of(job.spec.synchronizer.checkpoint),
             finished=_indices(job, lambda attempt: attempt.finished),
             given_up=_indices(job, lambda attempt: attempt.quarantined),
         )

@@ -9,6 +9,7 @@ LEFT_OUT = object()
 TEMPLATE = "spec.particles.template"
 POD = f"{TEMPLATE}.spec"
 OUTPUT = "spec.synchronizer.output"
+CHECKPOINT = "spec.synchronizer.checkpoint"
 
 
 def a_pod(**fields: Any) -> dict[str, Any]:
@@ -76,6 +77,12 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "an existing claim": {OUTPUT: {"existingClaim": "models", "path": "mnist/first.try"}},
     "a claim of its own": {OUTPUT: {"volumeClaim": a_claim(storageClassName="", accessModes=["ReadWriteMany"])}},
     "a size in bytes": {OUTPUT: {"volumeClaim": {"resources": {"requests": {"storage": 1000}}}}},
+    "checkpoints on an existing claim": {CHECKPOINT: {"existingClaim": "models", "path": "a/b"}},
+    "checkpoints on a claim of their own": {CHECKPOINT: {"volumeClaim": a_claim(), "intervalSeconds": 1, "keep": 100}},
+    "model and checkpoints on one claim": {
+        OUTPUT: {"existingClaim": "models"},
+        CHECKPOINT: {"existingClaim": "models"},
+    },
     "suspended from the beginning": {"spec.suspend": True},
 }
 """Changes of `a_job`."""
@@ -154,6 +161,20 @@ REJECTED: dict[str, tuple[dict[str, Any], str]] = {
     "output: a size in words": (
         {OUTPUT: {"volumeClaim": {"resources": {"requests": {"storage": "lots"}}}}},
         "storage in body should match",
+    ),
+    "checkpoint: nowhere": ({CHECKPOINT: {"keep": 2}}, "needs either existingClaim or volumeClaim: set one of them"),
+    "checkpoint: two places": (
+        {CHECKPOINT: {"existingClaim": "models", "volumeClaim": a_claim()}},
+        "needs either existingClaim or volumeClaim: set one of them",
+    ),
+    "checkpoint: outside": ({CHECKPOINT: {"existingClaim": "c", "path": "../b"}}, "must be a relative path"),
+    "checkpoint: all the time": (
+        {CHECKPOINT: {"existingClaim": "c", "intervalSeconds": 0}},
+        "intervalSeconds in body should be greater than or equal to 1",
+    ),
+    "checkpoint: none kept": (
+        {CHECKPOINT: {"existingClaim": "c", "keep": 0}},
+        "keep in body should be greater than or equal to 1",
     ),
     "output: unknown access": ({OUTPUT: {"volumeClaim": a_claim(accessModes=["Write"])}}, 'supported values: "ReadWri'),
 }

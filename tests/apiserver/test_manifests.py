@@ -49,6 +49,7 @@ REPLACED = {
     "synchronizer.template": {"spec.synchronizer.template": {"spec": a_pod()}},
 }
 ELSEWHERE = {"spec.synchronizer.output": {"existingClaim": "elsewhere"}}
+KEPT = {"spec.synchronizer.checkpoint": {"existingClaim": "elsewhere", "path": "deep"}}
 
 
 def merged(changes):
@@ -63,6 +64,7 @@ def merged(changes):
         ({"spec.seed": 1}, "seed cannot be changed: delete the job and make a new one"),
         ({"spec.sync.link": "Gloo"}, "link cannot be changed"),
         (ELSEWHERE, "output cannot be set or removed later"),
+        (KEPT, "checkpoint cannot be set or removed later"),
         *((change, f"{what} can be changed only while the job is suspended") for what, change in REPLACED.items()),
     ],
 )
@@ -79,7 +81,7 @@ def test_what_can_change_while_the_job_is_suspended(jobs, job, what):
 
 
 @pytest.mark.parametrize("job", [{"spec.suspend": True}], indirect=True)
-@pytest.mark.parametrize("changes", [{"spec.seed": 1}, {"spec.sync.link": "Gloo"}, ELSEWHERE])
+@pytest.mark.parametrize("changes", [{"spec.seed": 1}, {"spec.sync.link": "Gloo"}, ELSEWHERE, KEPT])
 def test_what_not_even_a_suspension_can_change(jobs, job, changes):
     _, complaint = jobs.change("kept", merged(changes), dry_run=True)
     assert "cannot be" in complaint
@@ -90,6 +92,23 @@ def test_what_not_even_a_suspension_can_change(jobs, job, changes):
 def test_the_output_stays_where_it_is(jobs, job, output):
     _, complaint = jobs.change("kept", {"spec": {"synchronizer": {"output": output}}}, dry_run=True)
     assert "output cannot be" in complaint
+
+
+@pytest.mark.parametrize("job", [KEPT], indirect=True)
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [
+        (None, "checkpoint cannot be set or removed"),
+        ({"existingClaim": "other"}, "checkpoint.existingClaim cannot be changed"),
+        ({"path": "deeper"}, "checkpoint.path cannot be changed"),
+        ({"path": None}, "checkpoint.path cannot be changed"),
+        ({"intervalSeconds": 5, "keep": 1}, ""),
+    ],
+)
+def test_checkpoints_stay_where_they_are_and_may_become_more_or_less_frequent(jobs, job, checkpoint, message):
+    _, complaint = jobs.change("kept", {"spec": {"synchronizer": {"checkpoint": checkpoint}}}, dry_run=True)
+    assert message in complaint
+    assert message or not complaint
 
 
 @pytest.mark.parametrize("job", [{f"{POD}.nodeSelector": {"gpu": "a100"}}], indirect=True)

@@ -32,7 +32,7 @@ def test_a_killed_process_is_replaced_and_the_others_train_on(
     assert shows(swarm.row(wide=True), STATE="Running", PARTICLES="2/2", RESTARTS="1")
     assert swarm.condition("Degraded")[:2] == ("False", "AllPresent")
     swarm.finish()
-    assert swarm.condition("Complete")[:2] == ("True", "ModelWritten")
+    assert swarm.condition("Complete")[:2] == ("True", "Finished")
     assert swarm.row()["STATE"] == "Complete"
 
 

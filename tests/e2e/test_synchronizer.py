@@ -20,4 +20,4 @@ def test_a_killed_synchronizer_is_replaced_and_the_particles_train_on(swarm: Swa
     assert after["attempts"]["synchronizer"]["lastExitCode"] == -9
     assert shows(swarm.row(wide=True), STATE="Running", PARTICLES="2/2", RESTARTS="1")
     swarm.finish()
-    assert swarm.condition("Complete")[:2] == ("True", "ModelWritten")
+    assert swarm.condition("Complete")[:2] == ("True", "Finished")

@@ -1,21 +1,17 @@
 """`swarm run` as a person uses it, and what is left when it, or something below it, is killed."""
 
-import fcntl
 import json
 import os
 import signal
-import subprocess
-import sys
-import termios
 import threading
 import time
-import uuid
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import pytest
 
-from support.local import FAMILY, FAMILY_SIZE, MARK, marked, swarm_manifest, written
+from support.local import FAMILY, FAMILY_SIZE, marked, swarm_manifest
 from support.processes import eventually
+from support.runs import a_run, swarm
 
 pytestmark = pytest.mark.faults
 
@@ -42,71 +38,6 @@ signal.signal(signal.SIGTERM, lambda *_: None)
 """
 
 
-def swarm(*arguments):
-    """A finished `swarm` command."""
-    command = [sys.executable, "-m", "swarm_operator.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
-
-
-class Run:
-    """A `swarm run` that runs, its folder, and the mark on everything below it."""
-
-    def __init__(self, folder, manifest, *arguments, on=None):
-        self.mark = str(uuid.uuid4())
-        self.folder = folder / "run"
-        folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "swarm_operator.cli", "run", str(written(folder, manifest))]
-        self.process = subprocess.Popen(
-            [*command, "--dir", str(self.folder), *arguments],
-            env={**os.environ, MARK: self.mark, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"},
-            stdin=on,
-            stdout=subprocess.PIPE if on is None else on,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=on is not None,
-            preexec_fn=lambda: _as_in_the_foreground(on),
-        )
-        if on is not None:
-            os.close(on)
-
-    @property
-    def status(self):
-        return self._json("status.json")
-
-    def members(self):
-        """Those that run: name to pids of the process and of its keeper."""
-        members = (self._json("run.json") or {}).get("members", ())
-        return {each["name"]: (each["pid"], each["keeper"]) for each in members if each["phase"] == "Running"}
-
-    def trains(self, **incarnations):
-        """Wait until two particles are ready, and the named members are in these incarnations (1, unless given)."""
-        wanted = {"0": 1, "1": 1, "synchronizer": 1} | {key.lstrip("_"): n for key, n in incarnations.items()}
-
-        def they_do():
-            attempts = self.status["attempts"] if self.status else {}
-            found = {key: attempt["incarnation"] for key, attempt in attempts.items()}
-            return found == wanted and self.status["particles"]["ready"] == 2
-
-        eventually(they_do, f"two particles ready in incarnations {wanted}")
-
-    def ends(self, seconds=30):
-        """Its exit code and what it printed; nothing of it is left."""
-        output, _ = self.process.communicate(timeout=seconds)
-        assert not marked(self.mark)
-        return self.process.returncode, output
-
-    def _json(self, name):
-        path = self.folder / name
-        return json.loads(path.read_text()) if path.exists() else None
-
-
-def _as_in_the_foreground(terminal):
-    # pytest itself may have been started in the background, where a shell has Ctrl-C ignored.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if terminal is not None:
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
 class Screen:
     """All that a terminal is told to show."""
 
@@ -124,19 +55,6 @@ class Screen:
         with suppress(OSError):  # how a terminal says that nobody is left
             while data := terminal.read(65536):
                 self._shown += data
-
-
-@contextmanager
-def a_run(folder, manifest, *arguments, **terminal):
-    run = Run(folder, manifest, *arguments, **terminal)
-    try:
-        yield run
-    finally:
-        run.process.kill()
-        run.process.wait()
-        if run.process.stdout:
-            run.process.stdout.close()
-        eventually(lambda: not marked(run.mark), "nothing left")
 
 
 def test_a_swarm_trains_loses_a_particle_and_completes(tmp_path):

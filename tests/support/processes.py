@@ -59,6 +59,7 @@ class Processes:
 
     def __init__(self, folder: Path, settings: Settings, script: str) -> None:
         self.folder = folder
+        self.checkpoints = folder / "checkpoints"
         self.settings = settings
         self.started: list[Process] = []
         self._script = folder / "train.py"
@@ -73,8 +74,8 @@ class Processes:
         partial.write_text(settings.model_dump_json(by_alias=True))
         partial.replace(self.folder / "settings.json")
 
-    def synchronizer(self, incarnation: int = 1) -> Process:
-        """Start one."""
+    def synchronizer(self, incarnation: int = 1, *, keeps: bool = False) -> Process:
+        """Start one; keeps: with checkpoints in the folder `checkpoints`."""
         (self.folder / "where.json").unlink(missing_ok=True)
         return self._start(
             f"synchronizer-{incarnation}",
@@ -86,6 +87,7 @@ class Processes:
                 env.REPORT_ADDRESS: "127.0.0.1:0",
                 env.REPORT_TOKEN_FILE: str(self.folder / "token"),
                 env.SETTINGS_FILE: str(self.folder / "settings.json"),
+                **({env.CHECKPOINT_DIR: str(self.checkpoints)} if keeps else {}),
             },
         )
 

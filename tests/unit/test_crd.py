@@ -15,7 +15,7 @@ from swarm_api.crd.generate import CRD, generated
 from swarm_api.crd.rules import NAME, RULES, Rule
 from swarm_api.crd.schema import structural
 from swarm_api.job import SwarmTrainingJob
-from swarm_api.output import Output
+from swarm_api.storage import Checkpoint, Output
 from swarm_operator.backends.local.template import read
 
 ROOT = Path(__file__).parents[2]
@@ -183,3 +183,5 @@ def test_the_models_refuse_what_an_api_server_refuses(changes):
 def test_the_output_of_a_job_is_a_folder_of_its_own():
     assert Output(existing_claim="models").folder("mnist") == "mnist"
     assert Output(existing_claim="models", path="a/b").folder("mnist") == "a/b"
+    assert Checkpoint(existing_claim="models").folder("mnist") == "mnist/checkpoints"
+    assert Checkpoint(existing_claim="models", path="a/b").folder("mnist") == "a/b"

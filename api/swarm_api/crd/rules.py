@@ -50,6 +50,15 @@ def _immutable(what: str) -> Rule:
     return Rule(rule="self == oldSelf", message=f"{what} cannot be changed: delete the job and make a new one")
 
 
+def _kept(what: str, field: str) -> Rule:
+    """One field of several that stays, set or not."""
+    return Rule(
+        rule=f"has(self.{field}) ? has(oldSelf.{field}) && self.{field} == oldSelf.{field} : !has(oldSelf.{field})",
+        message=f"{what}.{field} cannot be changed: delete the job and make a new one",
+        field=f".{field}",
+    )
+
+
 def _while_suspended(what: str, *, optional: bool = False) -> Rule:
     """Pods are made anew after a suspension, so this is when it may change."""
     same = f"self.{what} == oldSelf.{what}"
@@ -61,6 +70,15 @@ def _while_suspended(what: str, *, optional: bool = False) -> Rule:
         field=f".{what}",
     )
 
+
+_ONE_PLACE: Final = Rule(
+    rule="has(self.existingClaim) != has(self.volumeClaim)",
+    message="needs either existingClaim or volumeClaim: set one of them",
+)
+_INSIDE: Final = Rule(
+    rule="self != '' && !self.startsWith('/') && !self.split('/').exists(part, part == '..')",
+    message="must be a relative path without '..', such as models/mnist",
+)
 
 RULES: Final[Mapping[str, Sequence[Rule]]] = {
     "Spec": (
@@ -109,25 +127,17 @@ RULES: Final[Mapping[str, Sequence[Rule]]] = {
             message="variables named SWARM_* are set by the operator: remove it or rename it",
         ),
     ),
-    "Synchronizer": (
+    "Synchronizer": tuple(
         Rule(
-            rule="has(self.output) == has(oldSelf.output)",
-            message="output cannot be set or removed later: delete the job and make a new one",
-            field=".output",
-        ),
+            rule=f"has(self.{what}) == has(oldSelf.{what})",
+            message=f"{what} cannot be set or removed later: delete the job and make a new one",
+            field=f".{what}",
+        )
+        for what in ("output", "checkpoint")
     ),
-    "Output": (
-        Rule(
-            rule="has(self.existingClaim) != has(self.volumeClaim)",
-            message="needs either existingClaim or volumeClaim: set one of them",
-        ),
-        _immutable("output"),
-    ),
-    "Output.path": (
-        Rule(
-            rule="self != '' && !self.startsWith('/') && !self.split('/').exists(part, part == '..')",
-            message="must be a relative path without '..', such as models/mnist",
-        ),
-    ),
+    "Output": (_ONE_PLACE, _immutable("output")),
+    "Output.path": (_INSIDE,),
+    "Checkpoint": (_ONE_PLACE, *(_kept("checkpoint", field) for field in ("existingClaim", "volumeClaim", "path"))),
+    "Checkpoint.path": (_INSIDE,),
 }
 """By the name of a model, or of a model and one of its fields."""

@@ -34,6 +34,8 @@ class Manifest:
     """A manifest that is one. Whether its templates can run on this machine stands in `recipes`."""
 
     path: Path
+    home: Path
+    """The folder from which its templates are run."""
     data: dict[str, Any]
     """As in the file, after --set."""
     job: SwarmTrainingJob
@@ -46,8 +48,8 @@ class Manifest:
         return [_said(self.path, self.lines, problem) for problem in problems]
 
 
-def load(path: Path, changes: Sequence[tuple[Where, Any]] = ()) -> Manifest:
-    """Read the SwarmTrainingJob in a file, with fields changed.
+def load(path: Path, changes: Sequence[tuple[Where, Any]] = (), *, home: Path | None = None) -> Manifest:
+    """Read the SwarmTrainingJob in a file, with fields changed. Its home is the file's folder unless one is given.
 
     Raises:
         ManifestError: it cannot be read or is no valid job.
@@ -70,7 +72,8 @@ def load(path: Path, changes: Sequence[tuple[Where, Any]] = ()) -> Manifest:
     if problems:
         raise ManifestError([_said(path, node, problem) for problem in problems])
     job = job.model_copy(update={"metadata": job.metadata.model_copy(update={"uid": str(uuid.uuid4())})})
-    return Manifest(path=path, data=data, job=job, recipes=read(job, path.resolve().parent), lines=node)
+    home = home or path.resolve().parent
+    return Manifest(path=path, home=home, data=data, job=job, recipes=read(job, home), lines=node)
 
 
 def change(text: str) -> tuple[Where, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from swarm_operator.backends.local.folder import FolderError, RunFolder
 from swarm_operator.cli.manifest import Manifest, ManifestError, Where, change, load
+from swarm_operator.cli.resume import resume
 from swarm_operator.cli.session import GameDay, Outcome, Session
 from swarm_operator.cli.summary import summary
 from swarm_operator.page import open_page
@@ -17,7 +18,9 @@ from swarm_operator.page import open_page
 def add_to(commands: Any) -> None:
     """Add the sub-command."""
     parser = commands.add_parser("run", help="run a job on this machine", description=__doc__)
-    parser.add_argument("manifest", type=Path, metavar="JOB.yaml")
+    job = parser.add_mutually_exclusive_group(required=True)
+    job.add_argument("manifest", type=Path, nargs="?", metavar="JOB.yaml")
+    job.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run that ended, from its last checkpoint")
     parser.add_argument("--dir", type=Path, help="folder for everything this run writes (runs/JOB-TIME)")
     parser.add_argument(
         "--set", type=_change, action="append", default=[], metavar="FIELD=VALUE", help="as spec.particles.replicas=8"
@@ -34,15 +37,15 @@ def add_to(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0 Complete, 1 Failed, 2 bad manifest or folder, 128 + the signal that ended it."""
     try:
-        manifest = load(arguments.manifest, arguments.set)
-        _check(manifest, arguments.kill)
-        folder = RunFolder.create(manifest.job.metadata.name, arguments.dir)
+        manifest, folder = _resume(arguments) if arguments.resume else _begin(arguments)
     except (ManifestError, FolderError) as error:
         print(error, file=sys.stderr)
         return 2
-    folder.write_manifest(manifest.data)
+    folder.write_manifest(manifest.data, manifest.home)
     for note in manifest.recipes.notes:
         print(f"note: {note}")
+    if arguments.resume and not folder.resumable:
+        print("note: there is no checkpoint, so the training starts from its beginning")
     if manifest.job.spec.suspend:
         print("note: spec.suspend is true, so nothing starts; --set spec.suspend=false starts it")
     print(f"folder: {folder.shown()}", flush=True)
@@ -54,6 +57,20 @@ def run(arguments: argparse.Namespace) -> int:
         page.close()
     print(summary(outcome, folder), flush=True)
     return _exit_code(outcome)
+
+
+def _begin(arguments: argparse.Namespace) -> tuple[Manifest, RunFolder]:
+    manifest = load(arguments.manifest, arguments.set)
+    _check(manifest, arguments.kill)
+    return manifest, RunFolder.create(manifest.job.metadata.name, arguments.dir)
+
+
+def _resume(arguments: argparse.Namespace) -> tuple[Manifest, RunFolder]:
+    if arguments.dir is not None:
+        raise FolderError(f"--resume goes on in {arguments.resume}: leave --dir out")
+    manifest, folder = resume(arguments.resume, arguments.set)
+    _check(manifest, arguments.kill)
+    return manifest, folder
 
 
 def _exit_code(outcome: Outcome) -> int:

@@ -84,7 +84,8 @@ class Session:
                     training.cancel()
                     await asyncio.wait([training])
                     self._happened(
-                        "Stopping", "stopping: particles push what they have, the model is written; Ctrl-C again: now"
+                        "Stopping",
+                        "stopping: particles push what they have, model and checkpoint are written; Ctrl-C again: now",
                     )
                 ended = tuple(self._backend.ended)
                 stopping = asyncio.create_task(self._backend.stop())

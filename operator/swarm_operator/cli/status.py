@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm_api.status import JobStatus
-from swarm_operator.backends.local.control import NotRunningError, ask
+from swarm_operator.backends.local.control import answers
 from swarm_operator.backends.local.folder import FolderError, RunFolder
 from swarm_operator.page.words import loss_text, news, one_line, phase_words, title
 
@@ -32,7 +32,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 def lines(folder: RunFolder, known: JobStatus) -> list[str]:
     """The status for a person."""
-    over = "" if known.state.ended or _answers(folder) else ", and swarm run is gone"
+    over = "" if known.state.ended or answers(folder.socket) else ", and swarm run is gone"
     training = known.training
     rows = [("PARTICLE", "STATE", "STEP", "LOSS", "FAILURES")]
     rows += (
@@ -48,11 +48,3 @@ def lines(folder: RunFolder, known: JobStatus) -> list[str]:
         "",
         *("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows),
     ]
-
-
-def _answers(folder: RunFolder) -> bool:
-    try:
-        ask(folder.socket, {})
-    except NotRunningError:
-        return False
-    return True

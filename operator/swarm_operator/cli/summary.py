@@ -1,6 +1,7 @@
 """What stands on the screen when a run is over."""
 
 import logging
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +64,8 @@ def _places(outcome: Outcome, folder: RunFolder) -> Iterator[str]:
     if picture is not None:
         yield f"picture  {folder.shown(picture)}"
     yield f"logs     {folder.shown(folder.logs)}"
+    if not outcome.complete and folder.resumable:
+        yield f"resume   swarm run --resume {shlex.quote(folder.shown())}"
 
 
 def _picture(outcome: Outcome, folder: RunFolder) -> Path | None:

@@ -54,6 +54,16 @@ class Membership:
     why: str = ""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Restored:
+    """A synchronizer went on from a checkpoint: what came after that is trained again."""
+
+    kind: Literal["restored"]
+    time: float
+    round: int
+    samples: int
+
+
 class Point(NamedTuple):
     """One value of a curve: Unix seconds, samples of the whole swarm, and the value."""
 
@@ -149,8 +159,8 @@ def _usable(value: float | None) -> bool:
     return value is not None and isfinite(value)
 
 
-_LINE: TypeAdapter[Round | Metrics | Membership] = TypeAdapter(
-    Annotated[Round | Metrics | Membership, Field(discriminator="kind")]
+_LINE: TypeAdapter[Round | Metrics | Membership | Restored] = TypeAdapter(
+    Annotated[Round | Metrics | Membership | Restored, Field(discriminator="kind")]
 )
 
 
@@ -171,6 +181,9 @@ def parse(lines: Iterable[str | bytes]) -> History:
                 metrics.append(entry)
             case Membership():
                 memberships.append(entry)
+            case Restored():
+                rounds = [each for each in rounds if each.round <= entry.round]
+                metrics = [each for each in metrics if each.samples <= entry.samples]
     return History(rounds=tuple(rounds), metrics=tuple(metrics), memberships=tuple(memberships))
 
 

@@ -11,7 +11,6 @@ from swarm_operator.plan.view import NOT_SUSPENDED, View
 
 LONGEST: Final = 4000
 """Characters of a message."""
-FROM_THE_BEGINNING: Final = "no checkpoint is kept, so resuming starts the training from the beginning"
 START_SECONDS: Final = 30.0
 """A synchronizer may take so long until its report can be read before anyone complains."""
 
@@ -25,10 +24,12 @@ def conditions(view: View, standing: Standing) -> tuple[Condition, ...]:
         "Accepted": (True, "Accepted", "the job can be run as it is written"),
         "Running": _running(view, standing),
         "Degraded": _degraded(view, standing),
-        "Suspended": _suspended(standing),
+        "Suspended": _suspended(view, standing),
         "Complete": _ended(standing, JobState.COMPLETE),
         "Failed": _ended(standing, JobState.FAILED),
         "ReportUnavailable": _unavailable(view, standing),
+        "NothingKept": _nothing_kept(view),
+        "CheckpointFailing": _checkpoint_failing(view, standing),
     }
     return tuple(_condition(view, kind, *parts) for kind, parts in said.items())
 
@@ -92,13 +93,20 @@ def _degraded(view: View, standing: Standing) -> _Said:
     return True, reason, f"{_present(standing)}; {words.troubles(view, standing.absent)}"
 
 
-def _suspended(standing: Standing) -> _Said:
+def resumption(view: View) -> str:
+    """From where a resumed job would go on, as the end of a sentence."""
+    if view.keeps_checkpoints:
+        return "resuming goes on from the last checkpoint"
+    return "no checkpoint is kept, so resuming starts the training from the beginning"
+
+
+def _suspended(view: View, standing: Standing) -> _Said:
     if standing.outcome or not standing.suspending:
         return False, NOT_SUSPENDED, "the job is not suspended"
     if not standing.gone:
         stopping = sum(1 for each in standing.swarm.all for _ in each.lingering)
         return False, "Suspending", f"{words.count(stopping, 'process', 'processes')} must still stop"
-    return True, "Suspended", f"nothing runs; {FROM_THE_BEGINNING}"
+    return True, "Suspended", f"nothing runs; {resumption(view)}"
 
 
 def _ended(standing: Standing, state: JobState) -> _Said:
@@ -119,6 +127,20 @@ def _unavailable(view: View, standing: Standing) -> _Said:
     if view.complaint and not (awaited or done or standing.outcome):
         return True, "Unreadable", f"the synchronizer's report cannot be read: {view.complaint}"
     return False, "NothingToComplainOf", "the report is read, or nobody is there to give one"
+
+
+def _nothing_kept(view: View) -> _Said:
+    if view.keeps_model or view.keeps_checkpoints:
+        return False, "Kept", f"{'the model' if view.keeps_model else 'a checkpoint'} outlives the pods"
+    why = "neither synchronizer.output nor synchronizer.checkpoint is set: the trained model is lost with the last pod"
+    return True, "NoOutput", why
+
+
+def _checkpoint_failing(view: View, standing: Standing) -> _Said:
+    report = standing.swarm.report(view)
+    if report is None or report.checkpoint is None or not report.checkpoint.error:
+        return False, "NothingToComplainOf", "no checkpoint has failed"
+    return True, "CannotWrite", f"{report.checkpoint.error}; the training goes on"
 
 
 def _present(standing: Standing) -> str:

@@ -5,7 +5,7 @@ from typing import Final
 
 from swarm_api.status import JobState, JobStatus
 from swarm_operator.plan import words
-from swarm_operator.plan.conditions import FROM_THE_BEGINNING
+from swarm_operator.plan.conditions import resumption
 from swarm_operator.plan.facts import Event, Role
 from swarm_operator.plan.lineage import Lineage
 from swarm_operator.plan.swarm import Swarm
@@ -57,6 +57,10 @@ def _of_job(view: View, status: JobStatus) -> Iterator[Event]:
     before = view.job.status.condition("Suspended")
     if before and before.reason != NOT_SUSPENDED and not view.job.spec.suspend:
         yield _event("JobResumed", _resumed(view))
+    for kind in ("NothingKept", "CheckpointFailing"):
+        known, found = view.job.status.condition(kind), status.condition(kind)
+        if found and found.status == "True" and (known is None or known.status != "True"):
+            yield _event(kind, found.message, warning=True)
     if status.state is view.job.status.state:
         return
     match status.state:
@@ -68,7 +72,7 @@ def _of_job(view: View, status: JobStatus) -> Iterator[Event]:
             yield _event("JobWaiting", _why(status, "Running"), warning=True)
         case JobState.SUSPENDED:
             begun = view.job.status.start_time is not None
-            yield _event("JobSuspended", f"nothing runs; {FROM_THE_BEGINNING}" if begun else "nothing was started")
+            yield _event("JobSuspended", f"nothing runs; {resumption(view)}" if begun else "nothing was started")
         case JobState.COMPLETE:
             yield _event("JobComplete", _why(status, "Complete"))
         case JobState.FAILED:
@@ -78,8 +82,11 @@ def _of_job(view: View, status: JobStatus) -> Iterator[Event]:
 def _resumed(view: View) -> str:
     if not view.resumed:
         return "training goes on"
-    begun = view.job.status.start_time is not None
-    return "training starts from the beginning, since no checkpoint is kept" if begun else "training starts"
+    if view.job.status.start_time is None:
+        return "training starts"
+    if view.keeps_checkpoints:
+        return "training goes on from the last checkpoint"
+    return "training starts from the beginning, since no checkpoint is kept"
 
 
 def _why(status: JobStatus, kind: str) -> str:

@@ -62,6 +62,8 @@ class Observed:
     """Newest readable report of the newest synchronizer; None before the first."""
     report_error: str = ""
     """Why the report cannot be read now; empty when it was just read or no synchronizer runs."""
+    keeps_all: bool = False
+    """Whether model and checkpoints are kept without the job asking for it: one machine has a folder for them."""
 
     def of(self, role: Role, index: int = 0) -> tuple[Member, ...]:
         """All members of this role and index, oldest incarnation first."""

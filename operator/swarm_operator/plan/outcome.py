@@ -30,9 +30,9 @@ def decide(view: View, swarm: Swarm) -> Outcome | None:
     if synchronizer.attempt.finished or _finished_while_told_to_stop(view, synchronizer):
         given_up = sum(particle.attempt.quarantined for particle in swarm.desired)
         without = f" without {words.count(given_up, 'particle')} that failed too often" if given_up else ""
-        return Outcome(
-            state=JobState.COMPLETE, reason="ModelWritten", message=f"the swarm finished{without}; the model is written"
-        )
+        model = "the model is written" if view.keeps_model else "no output is set, so no model was written"
+        reason = "ModelWritten" if view.keeps_model else "Finished"
+        return Outcome(state=JobState.COMPLETE, reason=reason, message=f"the swarm finished{without}; {model}")
     if impossible := _impossible(view, swarm):
         return impossible
     if view.job.spec.suspend:
@@ -41,7 +41,7 @@ def decide(view: View, swarm: Swarm) -> Outcome | None:
         return _failed(
             "SynchronizerFailed", f"{words.budget_spent(view, synchronizer)}{words.last_words(synchronizer)}"
         )
-    return _never_attached(view, swarm) or _too_many_failures(view, swarm) or _model_lost(swarm)
+    return _never_attached(view, swarm) or _too_many_failures(view, swarm) or _model_lost(view, swarm)
 
 
 def _finished_while_told_to_stop(view: View, synchronizer: Lineage) -> bool:
@@ -92,9 +92,12 @@ def _too_many_failures(view: View, swarm: Swarm) -> Outcome | None:
     )
 
 
-def _model_lost(swarm: Swarm) -> Outcome | None:
-    """The center lives in the synchronizer and in the particles: without both there is nothing to go on from."""
-    if not (swarm.synchronizer.over and swarm.done):
+def _model_lost(view: View, swarm: Swarm) -> Outcome | None:
+    """The center lives in the synchronizer, the particles and checkpoints: without all there is nothing to go on from.
+
+    Where checkpoints are kept, the next synchronizer knows whether there is one.
+    """
+    if view.keeps_checkpoints or not (swarm.synchronizer.over and swarm.done):
         return None
     return _failed(
         "ModelLost",

@@ -6,7 +6,7 @@ from typing import Self
 
 from swarm_api.job import SwarmTrainingJob
 from swarm_api.report import PROTOCOL_VERSION, ParticleReport, Report
-from swarm_api.status import Attempt, JobState, JobStatus
+from swarm_api.status import Attempt, JobState, JobStatus, Training
 from swarm_operator.plan.facts import Member, Observed, Phase, Role
 
 SYNCHRONIZER = "synchronizer"
@@ -38,6 +38,10 @@ class View:
     """Why there is no report to be read now."""
     particles: dict[int, ParticleReport]
     """The report's particles by index."""
+    keeps_model: bool
+    """Whether the trained model goes to where it outlives the pods."""
+    keeps_checkpoints: bool
+    """Whether training goes on from a checkpoint when every process was lost."""
 
     @classmethod
     def of(cls, job: SwarmTrainingJob, observed: Observed, now: float) -> Self:
@@ -47,10 +51,12 @@ class View:
             members[member.role, member.index].append(member)
         report, complaint = _readable(job, observed)
         resumed = _was_suspended(job.status) and not job.spec.suspend
+        synchronizer = job.spec.synchronizer
+        keeps_checkpoints = observed.keeps_all or synchronizer.checkpoint is not None
         return cls(
             job=job,
             now=now,
-            before=_afresh(job.status) if resumed else job.status,
+            before=_afresh(job.status, goes_on=keeps_checkpoints) if resumed else job.status,
             resumed=resumed,
             members={
                 key: tuple(sorted(found, key=lambda member: member.incarnation)) for key, found in members.items()
@@ -59,6 +65,8 @@ class View:
             heard=not complaint and _serves(observed, report),
             complaint=complaint,
             particles={particle.index: particle for particle in report.particles} if report else {},
+            keeps_model=observed.keeps_all or synchronizer.output is not None,
+            keeps_checkpoints=keeps_checkpoints,
         )
 
     def attempt(self, key: str) -> Attempt:
@@ -101,13 +109,20 @@ def _was_suspended(status: JobStatus) -> bool:
     return condition.status == "True" or stopped
 
 
-def _afresh(status: JobStatus) -> JobStatus:
-    """The status of a job that starts again from the beginning: of the past only the incarnations matter.
+def _afresh(status: JobStatus, *, goes_on: bool) -> JobStatus:
+    """The status of a job that starts again after a suspension: of the past only the incarnations matter.
 
-    A user may have repaired the template meanwhile, so old failures do not count against the new start.
+    A user may have repaired the template meanwhile, so old failures do not count against the new start. goes_on: from
+    a checkpoint, so that the training is still where it was.
     """
     fresh = {
         key: Attempt(incarnation=attempt.incarnation, ended_at=attempt.ended_at, last_reason=SUSPENDED)
         for key, attempt in status.attempts.items()
     }
-    return JobStatus(conditions=status.conditions, recovery=status.recovery, state=JobState.SUSPENDED, attempts=fresh)
+    return JobStatus(
+        conditions=status.conditions,
+        recovery=status.recovery,
+        training=status.training if goes_on else Training(),
+        state=JobState.SUSPENDED,
+        attempts=fresh,
+    )

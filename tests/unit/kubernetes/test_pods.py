@@ -103,7 +103,8 @@ def test_children_belong_to_the_job_without_holding_up_its_deletion():
     for child in made:
         (owner,) = child["metadata"]["ownerReferences"]
         assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == ("uid-1", True, False)
-    assert "ownerReferences" not in children.claim(job)["metadata"], "the model outlives the job"
+    (claim,) = children.claims(job)
+    assert "ownerReferences" not in claim["metadata"], "the model outlives the job"
 
 
 def test_children_of_jobs_of_one_name_have_names_of_their_own():
@@ -160,32 +161,58 @@ def test_the_synchronizer_reads_its_settings_from_an_annotation_of_its_pod():
     assert environment(pod)[env.SETTINGS_FILE] == f"{mount['mountPath']}/{item['path']}"
 
 
+OWN = {"volumeClaim": {"resources": {"requests": {"storage": "1Gi"}}}}
+
+
 @pytest.mark.parametrize(
-    ("output", "claim", "folder"),
+    ("what", "storage", "claim", "folder"),
     [
-        ({"existingClaim": "models"}, "models", "mnist"),
-        ({"existingClaim": "models", "path": "a/b"}, "models", "a/b"),
-        ({"volumeClaim": {"resources": {"requests": {"storage": "1Gi"}}}}, "mnist-output-", "mnist"),
+        ("output", {"existingClaim": "models"}, "models", "mnist"),
+        ("output", {"existingClaim": "models", "path": "a/b"}, "models", "a/b"),
+        ("output", OWN, "mnist-output-", "mnist"),
+        ("checkpoint", {"existingClaim": "models"}, "models", "mnist/checkpoints"),
+        ("checkpoint", {"existingClaim": "models", "path": "a/b"}, "models", "a/b"),
+        ("checkpoint", OWN, "mnist-checkpoint-", "mnist/checkpoints"),
     ],
 )
-def test_the_model_goes_to_the_jobs_folder_on_a_claim(output, claim, folder):
-    job = a_job(synchronizer={"output": output})
+def test_model_and_checkpoints_go_to_folders_of_the_job_on_a_claim(what, storage, claim, folder):
+    job = a_job(synchronizer={what: storage})
     pod = synchronizer_pod(job, 1)
     (volume,) = [each for each in pod["spec"]["volumes"] if "persistentVolumeClaim" in each]
     assert volume["persistentVolumeClaim"]["claimName"].startswith(claim)
     (mount,) = [each for each in the_trainer(pod)["volumeMounts"] if each["name"] == volume["name"]]
     assert mount["subPath"] == folder
-    assert environment(pod)[env.OUTPUT_DIR] == mount["mountPath"]
-    made = children.claim(job)
-    assert (made is None) == ("existingClaim" in output)
-    if made is not None:
-        assert made["spec"] == {"accessModes": ["ReadWriteOnce"], **output["volumeClaim"]}
-        assert made["metadata"]["name"] == volume["persistentVolumeClaim"]["claimName"]
+    variables = {"output": env.OUTPUT_DIR, "checkpoint": env.CHECKPOINT_DIR}
+    assert environment(pod)[variables.pop(what)] == mount["mountPath"]
+    assert not variables.keys() & environment(pod).keys()
+    made = children.claims(job)
+    assert len(made) == ("volumeClaim" in storage)
+    for each in made:
+        assert each["spec"] == {"accessModes": ["ReadWriteOnce"], **storage["volumeClaim"]}
+        assert each["metadata"]["name"] == volume["persistentVolumeClaim"]["claimName"]
+    assert not {env.OUTPUT_DIR, env.CHECKPOINT_DIR} & environment(particle_pod(job, 0, 1)).keys()
 
 
-def test_without_an_output_there_is_no_folder_for_one():
-    assert env.OUTPUT_DIR not in environment(synchronizer_pod(a_job(), 1))
-    assert children.claim(a_job()) is None
+@pytest.mark.parametrize(
+    ("other", "volumes"), [({"existingClaim": "models"}, 1), ({"existingClaim": "more"}, 2), (OWN, 2)]
+)
+def test_model_and_checkpoints_share_the_volume_of_one_claim_and_never_a_folder(other, volumes):
+    job = a_job(synchronizer={"output": {"existingClaim": "models"}, "checkpoint": other})
+    pod = synchronizer_pod(job, 1)
+    claims = [
+        each["persistentVolumeClaim"]["claimName"] for each in pod["spec"]["volumes"] if "persistentVolumeClaim" in each
+    ]
+    assert len(claims) == len(set(claims)) == volumes
+    found = [each for each in the_trainer(pod)["volumeMounts"] if "subPath" in each]
+    assert [each["subPath"] for each in found] == ["mnist", "mnist/checkpoints"]
+    assert [each["mountPath"] for each in found] == [
+        environment(pod)[name] for name in (env.OUTPUT_DIR, env.CHECKPOINT_DIR)
+    ]
+
+
+def test_where_nothing_is_kept_there_is_no_folder_for_it():
+    assert not {env.OUTPUT_DIR, env.CHECKPOINT_DIR} & environment(synchronizer_pod(a_job(), 1)).keys()
+    assert children.claims(a_job()) == []
 
 
 def term(**fields):

@@ -154,3 +154,13 @@ def test_commands_without_a_run_say_so(tmp_path, capsys):
     for arguments in (["status", str(tmp_path)], ["kill", "--dir", str(tmp_path), "particle-0"]):
         assert main(arguments) == 2
         assert f"{tmp_path} is not the folder of a run" in capsys.readouterr().err
+
+
+def test_what_a_cluster_would_keep_on_claims_goes_to_the_folder_of_the_run_and_this_is_said_once(tmp_path):
+    claim = {"existingClaim": "models"}
+    data = manifest(["true"], synchronizer={"output": claim, "checkpoint": claim})
+    assert load(written(tmp_path, data)).recipes.notes == (
+        "synchronizer.output is ignored on one machine: the model goes to the folder of the run",
+        "synchronizer.checkpoint's claim is ignored on one machine: checkpoints go to the folder of the run",
+    )
+    assert load(written(tmp_path, manifest(["true"]))).recipes.notes == ()

@@ -120,3 +120,26 @@ def test_marks_find_their_place_on_the_curve():
     assert line_.before(2.5) == Point(2.0, 2, 2)
     assert line_.after(2.5) == Point(3.0, 3, 3)
     assert line_.before(-1) is line_.after(9) is None
+
+
+def test_what_was_trained_after_the_checkpoint_that_the_swarm_went_on_from_is_forgotten():
+    def rounds(first, last, at):
+        return [
+            line("round", at + number, round=number, samples=8 * number, losses={}) for number in range(first, last)
+        ]
+
+    def metrics(number, at):
+        return line("metrics", at, particle=0, incarnation=1, samples=8 * number, of="center", values={"accuracy": at})
+
+    history = parse(
+        [
+            *rounds(1, 6, 0),
+            metrics(2, 2),
+            metrics(5, 5),
+            line("restored", 10, round=3, samples=24),
+            *rounds(4, 5, 20),
+            metrics(4, 24),
+        ]
+    )
+    assert [(entry.round, entry.time) for entry in history.rounds] == [(1, 1), (2, 2), (3, 3), (4, 24)]
+    assert [point.samples for point in history.values("accuracy")] == [16, 32]

@@ -46,10 +46,17 @@ class World:
         self.message = ""
         self.last_sync = None
         self.report_error = ""
+        self.checkpoint = None
+        self.keeps_all = False
         self.events: list[Event] = []
 
     def observed(self):
-        return Observed(members=tuple(self.members.values()), report=self.report(), report_error=self.report_error)
+        return Observed(
+            members=tuple(self.members.values()),
+            report=self.report(),
+            report_error=self.report_error,
+            keeps_all=self.keeps_all,
+        )
 
     def report(self):
         if not self.epoch:
@@ -61,6 +68,7 @@ class World:
             message=self.message,
             round=max((each.last_round for each in self.attached.values()), default=0),
             last_sync_time=self.last_sync,
+            checkpoint=self.checkpoint,
             particles=tuple(self.attached.values()),
         )
 

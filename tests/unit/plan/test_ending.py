@@ -123,14 +123,41 @@ def test_a_synchronizer_that_was_told_to_stop_has_written_nothing_unless_it_said
     assert world.status.state is JobState.COMPLETE
 
 
-def test_the_model_is_lost_when_the_synchronizer_dies_after_every_particle_has_gone():
-    world = a_training_world(replicas=2)
+def a_world_whose_synchronizer_dies_after_every_particle_has_gone(**spec):
+    world = a_training_world(replicas=2, **spec)
     world.finish(0)
     world.finish(1)
     world.step()
     world.end(SYNCHRONIZER, -9)
+    return world
+
+
+def test_without_a_checkpoint_the_model_is_lost_when_the_synchronizer_dies_after_every_particle_has_gone():
+    world = a_world_whose_synchronizer_dies_after_every_particle_has_gone()
     world.step()
     assert world.condition("Failed").reason == "ModelLost"
+
+
+def test_with_a_checkpoint_another_synchronizer_ends_the_job():
+    claim = {"existingClaim": "models"}
+    world = a_world_whose_synchronizer_dies_after_every_particle_has_gone(synchronizer={"checkpoint": claim})
+    assert created(world.step()) == [(SYNCHRONIZER, 2)]
+    world.run(SYNCHRONIZER)
+    world.state = SwarmState.FINISHED
+    world.end(SYNCHRONIZER, 0)
+    world.step()
+    assert world.status.state is JobState.COMPLETE
+    assert world.condition("Complete").message == "the swarm finished; no output is set, so no model was written"
+
+
+def test_the_model_is_said_to_be_written_where_there_is_a_place_for_it():
+    world = a_training_world(replicas=1, synchronizer={"output": {"existingClaim": "models"}})
+    world.finish(0)
+    world.state = SwarmState.FINISHED
+    world.end(SYNCHRONIZER, 0)
+    world.step()
+    complete = world.condition("Complete")
+    assert (complete.reason, complete.message) == ("ModelWritten", "the swarm finished; the model is written")
 
 
 @pytest.mark.parametrize("code", [0, 3])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from swarm_api.report import SwarmState
+from swarm_api.report import CheckpointReport, SwarmState
 from swarm_api.status import JobState, JobStatus
 from swarm_operator.plan import worth_writing
 from swarm_operator.plan.times import stamp, unix
@@ -154,6 +154,43 @@ def test_nobody_complains_of_a_synchronizer_that_leaves_after_its_work():
     world.state, world.report_error = SwarmState.FINISHED, "connection refused"
     world.step()
     assert said(world, "ReportUnavailable")[0] == "False"
+
+
+CLAIM = {"existingClaim": "models"}
+
+
+@pytest.mark.parametrize(
+    ("synchronizer", "one_machine", "kept"),
+    [
+        ({}, False, "NoOutput"),
+        ({"output": CLAIM}, False, "Kept"),
+        ({"checkpoint": CLAIM}, False, "Kept"),
+        ({}, True, "Kept"),
+    ],
+)
+def test_where_nothing_would_be_left_of_the_training_a_condition_and_one_event_warn(synchronizer, one_machine, kept):
+    world = a_world(synchronizer=synchronizer)
+    world.keeps_all = one_machine
+    for _ in range(3):
+        world.step()
+    status, reason, message = said(world, "NothingKept")
+    assert (status, reason) == (str(kept == "NoOutput"), kept)
+    warnings = [event for event in world.events if event.reason == "NothingKept"]
+    assert [event.warning for event in warnings] == [True] * (kept == "NoOutput")
+    if warnings:
+        assert "neither synchronizer.output nor synchronizer.checkpoint is set" in message
+
+
+def test_a_checkpoint_that_cannot_be_written_is_a_condition_while_it_is_so_and_one_event():
+    world = a_training_world(synchronizer={"checkpoint": CLAIM})
+    assert said(world, "CheckpointFailing")[0] == "False"
+    for error, status in (("", "False"), ("no space left", "True"), ("no space left", "True"), ("", "False")):
+        world.checkpoint = CheckpointReport(round=3, error=error)
+        world.step()
+        assert said(world, "CheckpointFailing")[0] == status
+        assert error in said(world, "CheckpointFailing")[2]
+    assert world.told("CheckpointFailing") == ["no space left; the training goes on"]
+    assert world.status.state is JobState.RUNNING
 
 
 def test_recovery_is_told_by_phase_once_the_replacement_contributes():

@@ -55,6 +55,19 @@ def test_resume_starts_new_incarnations_at_once_and_holds_nothing_against_them()
     assert world.status.recovery.count == 0
 
 
+def test_with_checkpoints_a_resumed_job_is_where_it_was_and_says_so():
+    world = a_training_world(synchronizer={"checkpoint": {"existingClaim": "models"}})
+    world.commit(0, 1)
+    world.step()
+    suspend(world)
+    assert "resuming goes on from the last checkpoint" in world.condition("Suspended").message
+    world.spec(suspend=False)
+    made = world.step()
+    assert created(made) == [(SYNCHRONIZER, 2), (0, 2), (1, 2), (2, 2), (3, 2)]
+    assert world.status.training.round == 2
+    assert world.told("JobResumed") == ["training goes on from the last checkpoint"]
+
+
 def test_a_resume_with_a_broken_script_is_judged_like_a_new_start():
     world = a_training_world(replicas=1)
     suspend(world)

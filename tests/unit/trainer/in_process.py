@@ -15,6 +15,8 @@ from torch.optim import Optimizer
 from support.cable import Cable
 from support.processes import UID, eventually, some_settings
 from swarm_api.report import ParticleReport, Presence, SwarmState
+from swarm_api.settings import Keeping
+from swarm_trainer.checkpoint.store import Store
 from swarm_trainer.connection import Connection, connect
 from swarm_trainer.exchange import Exchange
 from swarm_trainer.session import Session
@@ -147,8 +149,9 @@ def a_push(
 class Synchronizer:
     """Hub and door in an event loop of their own."""
 
-    def __init__(self, epoch: int, address_file: Path, **changes: Any) -> None:
+    def __init__(self, epoch: int, address_file: Path, *, store: Store | None = None, **changes: Any) -> None:
         self._epoch = epoch
+        self._store = store
         self._address_file = address_file
         self._settings = some_settings(**changes)
         """The newest."""
@@ -164,7 +167,7 @@ class Synchronizer:
     async def _main(self) -> None:
         self.loop = asyncio.get_running_loop()
         journal = Journal(None)
-        self.hub = Hub(self._settings, epoch=self._epoch, journal=journal, gauges=Gauges())
+        self.hub = Hub(self._settings, epoch=self._epoch, journal=journal, gauges=Gauges(), store=self._store)
         settings = self._settings
         door = Door(
             job_uid=settings.uid, secret=SECRET, epoch=self._epoch, link=settings.sync.link, welcome=self.hub.welcome
@@ -232,6 +235,15 @@ class Synchronizer:
     def until_state(self, state: SwarmState) -> None:
         self.until(lambda: self.hub.report().state is state, state)
 
+    def until_kept(self, round_: int) -> None:
+        """Wait until the checkpoint of this round is written."""
+
+        def kept() -> bool:
+            report = self.hub.report().checkpoint
+            return report is not None and report.round == round_
+
+        self.until(kept, f"checkpoint of round {round_}")
+
     def center(self) -> Tensors:
         """The center's vectors."""
         assert self.hub.center is not None
@@ -249,14 +261,23 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.address_file = folder / "where.json"
+        self.checkpoints = folder / "checkpoints"
         self._threads = ThreadPoolExecutor(16)
         self._synchronizers: list[Synchronizer] = []
         self._particles: list[Particle] = []
         self._cables: list[Cable] = []
 
-    def synchronizer(self, **changes: Any) -> Synchronizer:
-        """The next incarnation; the one before it must have been stopped."""
-        synchronizer = Synchronizer(len(self._synchronizers) + 1, self.address_file, **changes)
+    def store(self, epoch: int) -> Store:
+        """As the synchronizer of this epoch sees the job's checkpoints."""
+        return Store(self.checkpoints, uid=UID, epoch=epoch)
+
+    def synchronizer(self, *, keeps: bool = False, **changes: Any) -> Synchronizer:
+        """The next incarnation; keeps: with checkpoints, of every round unless the settings say otherwise."""
+        epoch = len(self._synchronizers) + 1
+        if keeps:
+            changes = {"checkpoint": Keeping(interval_seconds=0), **changes}
+        store = self.store(epoch) if keeps else None
+        synchronizer = Synchronizer(epoch, self.address_file, store=store, **changes)
         self._synchronizers.append(synchronizer)
         return synchronizer
 

@@ -90,6 +90,8 @@ class Algorithm(ABC):
     """The reply is pulled at the first exchange after it arrived, and training does not wait for it."""
     needs_fitness: ClassVar[bool] = False
     """The script must call `particle.report(loss=...)`."""
+    rebuild_loses: ClassVar[str] = ""
+    """What `rebuild` cannot bring back, for the log; empty: the weights are all there is."""
     needs_gradient: ClassVar[bool] = False
     """`after_step` gets the gradient of the step; for others it is None, and nobody gathers it."""
 
@@ -156,6 +158,6 @@ class Algorithm(ABC):
     def rebuild(self, positions: Mapping[int, torch.Tensor]) -> State:
         """A center from the particles' weights, for a synchronizer that lost its own: their mean.
 
-        Whatever else the center held (momentum, bests) is lost, and an algorithm that keeps such says so.
+        Whatever else the center held (momentum, bests) is lost: see `rebuild_loses`.
         """
         return self.center_state(average([positions[index] for index in sorted(positions)]))

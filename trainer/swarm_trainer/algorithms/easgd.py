@@ -28,6 +28,7 @@ class EASGD(Algorithm):
     """
 
     when = When.BEFORE
+    rebuild_loses = "the lag of the center behind the particles"
 
     def __init__(self, *, beta: float = 0.9, mode: ExchangeMode = ExchangeMode.SYNCHRONOUS) -> None:
         self.beta = beta

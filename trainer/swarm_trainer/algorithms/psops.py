@@ -33,6 +33,7 @@ class PSOPS(Algorithm):
     """
 
     needs_fitness = True
+    rebuild_loses = "the best weights ever and their loss"
 
     def __init__(
         self,

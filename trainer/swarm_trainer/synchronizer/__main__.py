@@ -7,6 +7,7 @@ import sys
 
 from swarm_api import exits
 from swarm_api.settings import Settings
+from swarm_trainer.checkpoint.store import Store
 from swarm_trainer.errors import SwarmError
 from swarm_trainer.synchronizer.door import Door
 from swarm_trainer.synchronizer.gauges import Gauges
@@ -34,7 +35,9 @@ def main() -> int:
 async def _run(surroundings: Surroundings, settings: Settings) -> int:
     epoch = surroundings.epoch
     journal, gauges = Journal(surroundings.output), Gauges()
-    hub = Hub(settings, epoch=epoch, journal=journal, gauges=gauges)
+    folder = surroundings.checkpoints
+    store = Store(folder, uid=settings.uid, epoch=epoch) if folder is not None else None
+    hub = Hub(settings, epoch=epoch, journal=journal, gauges=gauges, store=store)
     reports = ReportServer(*surroundings.report, surroundings.report_token, gauges.registry)
     door = Door(
         job_uid=settings.uid,
@@ -53,6 +56,8 @@ async def _run(surroundings: Surroundings, settings: Settings) -> int:
     helpers = [publishing, asyncio.create_task(door.serve()), asyncio.create_task(_follow(surroundings, settings, hub))]
     try:
         await running
+        if surroundings.output is None:
+            hub.keep()
         _write(hub, surroundings, settings)
         hub.finish()
         publishing.cancel()
@@ -63,7 +68,8 @@ async def _run(surroundings: Surroundings, settings: Settings) -> int:
         return exits.TRAINING_FAILED
     except asyncio.CancelledError:
         await _end(helpers)
-        hub.close()
+        hub.cut()
+        hub.keep()
         _write(hub, surroundings, settings)
         log.info("told to stop")
         return 128 + signal.SIGTERM

@@ -3,14 +3,17 @@
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 
 from pydantic import ValidationError
 
 from swarm_api.job import OptimizerState
-from swarm_trainer.errors import LinkError
+from swarm_trainer.checkpoint.snapshot import Manifest
+from swarm_trainer.errors import LinkError, SwarmError
 from swarm_trainer.synchronizer.answers import Answers
-from swarm_trainer.synchronizer.center import Center
-from swarm_trainer.synchronizer.founding import Founding
+from swarm_trainer.synchronizer.center import Center, Version
+from swarm_trainer.synchronizer.checkpoints import Checkpoints, under
+from swarm_trainer.synchronizer.founding import Found, Founding, Lost, Rebuild, Restore, Wait
 from swarm_trainer.synchronizer.generations import Generations
 from swarm_trainer.synchronizer.peer import Peer
 from swarm_trainer.synchronizer.swarm import Swarm
@@ -24,10 +27,11 @@ log = logging.getLogger("swarm.synchronizer")
 class Admission:
     """Decides what each particle starts from; `founding` decides on whose weights the swarm does."""
 
-    def __init__(self, swarm: Swarm, answers: Answers, generations: Generations) -> None:
+    def __init__(self, swarm: Swarm, answers: Answers, generations: Generations, checkpoints: Checkpoints) -> None:
         self._swarm = swarm
         self._answers = answers
         self._generations = generations
+        self._checkpoints = checkpoints
         self._founding = Founding(swarm.settings)
 
     async def attached(self, peer: Peer, attach: say.Attach) -> None:
@@ -58,41 +62,75 @@ class Admission:
         self._founding.left(peer.index)
 
     async def found(self) -> None:
-        """Wait for the first particles, make the center from their weights, and admit all that are there."""
-        swarm = self._swarm
-        states = await self._founders()
-        schema = swarm.schema
-        assert schema is not None
-        weights = {peer.index: tensors for peer, tensors in states.items()}
-        if self._founding.rebuilding:
-            last = self._founding.last_round
-            swarm.center = await swarm.in_merge_thread(
-                lambda: Center.rebuild(swarm.algorithm, schema, weights, last_round=last)
-            )
-            log.info("center rebuilt from particles %s at round %d", sorted(weights), swarm.round)
-        else:
-            founder = min(weights)
-            swarm.center = await swarm.in_merge_thread(lambda: Center.found(swarm.algorithm, schema, weights[founder]))
-            log.info("center founded on the weights of particle %d", founder)
+        """Make the center, from a checkpoint or from the first particles, and admit all that are there.
+
+        Raises:
+            SwarmError: There is nothing left to make it from.
+        """
+        swarm, founding = self._swarm, self._founding
+        kept = await self._checkpoints.recall()
+        if kept is not None:
+            founding.kept, founding.finished = kept[0].round, swarm.ledger.finished()
+        keepers: frozenset[Peer] = frozenset()
+        while swarm.center is None:
+            await self._generations.begin()
+            founding.settings = swarm.settings
+            waiting = {index: peer for index, peer in swarm.peers.items() if peer.attach is not None}
+            decision = founding.decide(frozenset(waiting), time.monotonic())
+            match decision:
+                case Wait(until):
+                    await swarm.sleep(until)
+                case Lost():
+                    msg = "every particle has finished, and neither a particle nor a checkpoint has the model any more"
+                    raise SwarmError(msg)
+                case Restore():
+                    assert kept is not None
+                    self._restore(*kept)
+                case Found(founder):
+                    keepers = await self._gather(decision, [waiting[founder]])
+                case Rebuild(founders):
+                    keepers = await self._gather(decision, [waiting[index] for index in founders])
+        for index in swarm.ledger.finished():
+            swarm.rounds.finish(index)
+        late = any(peer.attach is not None and peer.attach.returning for peer in swarm.peers.values())
         for _, peer in sorted(swarm.peers.items()):
             if peer.attach is not None:
-                keeps = peer in states or peer.attach.returning
-                late = self._founding.rebuilding
+                keeps = peer in keepers or peer.attach.returning
                 self._admit(peer, peer.attach, keeps=keeps, expected=True, late=late)
 
-    async def _founders(self) -> dict[Peer, Tensors]:
+    def _restore(self, manifest: Manifest, version: Version) -> None:
         swarm = self._swarm
-        while True:
-            await self._generations.begin()
-            self._founding.settings = swarm.settings
-            waiting = {index: peer for index, peer in swarm.peers.items() if peer.attach is not None}
-            founders, until = self._founding.decide(frozenset(waiting), time.monotonic())
-            if not founders:
-                await swarm.sleep(until)
-            elif states := await self._states([waiting[index] for index in founders]):
-                return states
+        version = under(swarm.algorithm, swarm.settings, manifest, version)
+        swarm.center = Center(swarm.algorithm, manifest.weights, version)
+        self._checkpoints.restored(manifest)
+        swarm.journal.note("restored", round=swarm.round, samples=swarm.ledger.samples)
+        log.info("center restored from checkpoint %d-%d", manifest.round, manifest.epoch)
 
-    async def _states(self, peers: list[Peer]) -> dict[Peer, Tensors]:
+    async def _gather(self, decision: Found | Rebuild, founders: Sequence[Peer]) -> frozenset[Peer]:
+        """Make the center from the weights of those of them that give theirs; who did keeps them."""
+        states = await self._states(founders)
+        swarm, schema = self._swarm, self._swarm.schema
+        assert schema is not None
+        weights = {peer.index: tensors for peer, tensors in states.items()}
+        if not weights:
+            return frozenset()
+        match decision:
+            case Found(founder):
+                swarm.center = await swarm.in_merge_thread(
+                    lambda: Center.found(swarm.algorithm, schema, weights[founder])
+                )
+                log.info("center founded on the weights of particle %d", founder)
+            case Rebuild(_, last):
+                swarm.center = await swarm.in_merge_thread(
+                    lambda: Center.rebuild(swarm.algorithm, schema, weights, last_round=last)
+                )
+                swarm.ledger.forget(weights)
+                log.info("center rebuilt from particles %s at round %d", sorted(weights), swarm.round)
+                if swarm.algorithm.rebuild_loses:
+                    log.warning("lost with the last synchronizer: %s", swarm.algorithm.rebuild_loses)
+        return frozenset(states)
+
+    async def _states(self, peers: Sequence[Peer]) -> dict[Peer, Tensors]:
         """Their weights; who does not begin to send within the deadline is cut off and may come back later."""
         loop = asyncio.get_running_loop()
         wanted: dict[Peer, asyncio.Future[Tensors]] = {peer: loop.create_future() for peer in peers}

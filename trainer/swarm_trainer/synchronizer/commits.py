@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from swarm_api.report import SwarmState
 from swarm_trainer.algorithms.base import Contribution, Fitness, Message, Round
@@ -25,10 +25,12 @@ _IDLE_SECONDS = 1.0
 class Commits:
     """Takes pushes as they come, and merges, holds or refuses them."""
 
-    def __init__(self, swarm: Swarm, answers: Answers, generations: Generations) -> None:
+    def __init__(self, swarm: Swarm, answers: Answers, generations: Generations, committed: Callable[[], None]) -> None:
+        """`committed` is called after every commit, when center and ledger both know of it."""
         self._swarm = swarm
         self._answers = answers
         self._generations = generations
+        self._committed = committed
 
     async def pushed(self, peer: Peer, push: say.Push) -> None:
         """A particle announced a push: receive it, and put it into the open round if it can be merged.
@@ -130,6 +132,7 @@ class Commits:
             self._answers.give(peer, push, say.ReplyStatus.MERGED, replies[index])
         swarm.rounds.answered(decision, time.monotonic())
         self._note(deliveries)
+        self._committed()
 
     def _note(self, deliveries: Mapping[int, Delivery]) -> None:
         swarm = self._swarm

@@ -31,6 +31,15 @@ class Gauges:
             ["particle"],
             registry=registry,
         )
+        self.checkpoint_round = Gauge(
+            "swarm_synchronizer_checkpoint_round", "Round of the newest checkpoint.", registry=registry
+        )
+        self.checkpoint_failures = Counter(
+            "swarm_synchronizer_checkpoint_failures", "Checkpoints that could not be written.", registry=registry
+        )
+        self.checkpoint_seconds = Histogram(
+            "swarm_synchronizer_checkpoint_seconds", "Time to write a checkpoint.", buckets=_SECONDS, registry=registry
+        )
 
     def committed(self, members: int, contributions: int, losses: dict[int, float]) -> None:
         """A round was merged."""

@@ -10,10 +10,12 @@ from pydantic import BaseModel
 
 from swarm_api.report import Presence, Report, SwarmState
 from swarm_api.settings import Settings
+from swarm_trainer.checkpoint.store import Store
 from swarm_trainer.errors import LinkError, SwarmError
 from swarm_trainer.synchronizer.admission import Admission
 from swarm_trainer.synchronizer.answers import Answers
 from swarm_trainer.synchronizer.center import Center
+from swarm_trainer.synchronizer.checkpoints import Checkpoints
 from swarm_trainer.synchronizer.commits import Commits
 from swarm_trainer.synchronizer.donors import Donors
 from swarm_trainer.synchronizer.gauges import Gauges
@@ -31,13 +33,17 @@ _FAREWELL_SECONDS = 60.0
 class Hub:
     """One job's swarm, from its founding to its end."""
 
-    def __init__(self, settings: Settings, *, epoch: int, journal: Journal, gauges: Gauges) -> None:
+    def __init__(
+        self, settings: Settings, *, epoch: int, journal: Journal, gauges: Gauges, store: Store | None = None
+    ) -> None:
+        """`store` holds the checkpoints; without one none are kept."""
         self._epoch = epoch
         self._swarm = Swarm(settings, journal=journal, gauges=gauges)
         answers = Answers(self._swarm)
+        self._checkpoints = Checkpoints(self._swarm, store)
         self._generations = Generations(self._swarm, answers)
-        self._admission = Admission(self._swarm, answers, self._generations)
-        self._commits = Commits(self._swarm, answers, self._generations)
+        self._admission = Admission(self._swarm, answers, self._generations, self._checkpoints)
+        self._commits = Commits(self._swarm, answers, self._generations, self._checkpoints.committed)
         self._donors = Donors(self._swarm)
         self._finished_time = 0.0
 
@@ -67,6 +73,10 @@ class Hub:
             await swarm.settle()
             raise
         await swarm.settle()
+
+    def keep(self) -> None:
+        """Write a last checkpoint, if there was a round since the last one."""
+        self._checkpoints.last()
 
     def finish(self) -> None:
         """The model is written: report the end."""
@@ -114,12 +124,18 @@ class Hub:
             samples_per_second=round(swarm.ledger.samples_per_second(), 1),
             last_sync_time=swarm.last_sync,
             settings_generation=swarm.settings.generation,
+            checkpoint=self._checkpoints.report,
             particles=swarm.ledger.reports({index: peer.silent_seconds for index, peer in swarm.peers.items()}),
         )
 
-    def close(self) -> None:
+    def cut(self) -> None:
         """Cut everyone off; nothing changes the center any more. May be called twice."""
         self._swarm.close()
+
+    def close(self) -> None:
+        """The same, and wait for a checkpoint that is being written. May be called twice."""
+        self.cut()
+        self._checkpoints.close()
 
     async def _hear(self, peer: Peer, message: BaseModel) -> bool:
         """Do what it says; False: it left."""
@@ -185,7 +201,8 @@ class Hub:
 
     def _complete(self) -> bool:
         swarm = self._swarm
-        if swarm.unfinished or not swarm.ledger.finished() or swarm.rounds.open:
+        done = swarm.ledger.finished() or swarm.settings.finished
+        if swarm.unfinished or not done or swarm.rounds.open:
             return False
         # Those that finished may still evaluate the center, so the hub stays until they hang up.
         return not swarm.peers or time.monotonic() - self._finished_time > _FAREWELL_SECONDS

@@ -157,6 +157,11 @@ class Ledger:
                 detached_at=time.monotonic(),
             )
 
+    def forget(self, indices: Iterable[int]) -> None:
+        """The center is made from the weights of these anew, so what they say of themselves is all that holds."""
+        for index in indices:
+            self._entries.pop(index, None)
+
     def samples_per_second(self) -> float:
         """Over the last seconds, from calls of this method."""
         now = time.monotonic()

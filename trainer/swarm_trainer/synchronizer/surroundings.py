@@ -25,6 +25,7 @@ class Surroundings:
     report: Address
     address_file: Path | None
     output: Path | None
+    checkpoints: Path | None
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> "Surroundings":
@@ -42,6 +43,7 @@ class Surroundings:
             report=_address(environ.get(env.REPORT_ADDRESS, f"0.0.0.0:{env.REPORT_PORT}")),
             address_file=_path(environ, env.SYNCHRONIZER_ADDRESS_FILE),
             output=_path(environ, env.OUTPUT_DIR),
+            checkpoints=_path(environ, env.CHECKPOINT_DIR),
         )
 
     def settings(self) -> Settings:

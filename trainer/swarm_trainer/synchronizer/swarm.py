@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from swarm_api.report import SwarmState
 from swarm_api.settings import Settings
 from swarm_trainer.algorithms import Algorithm, build
+from swarm_trainer.checkpoint.snapshot import Part
 from swarm_trainer.errors import LinkError
 from swarm_trainer.synchronizer.center import Center
 from swarm_trainer.synchronizer.gauges import Gauges
@@ -45,6 +46,8 @@ class Swarm:
         self.peers: dict[int, Peer] = {}
         """Who is connected, by index; members are those that were admitted."""
         self.ledger = Ledger()
+        self.parts: dict[str, Part] = {"ledger": self.ledger}
+        """What goes into checkpoints beside the center."""
         self.rounds = Rounds(_pace(settings, barrier=self.algorithm.barrier))
         for index in settings.finished:
             self.rounds.finish(index)

@@ -177,8 +177,7 @@ class KubernetesBackend:
             for action in creates
             if action.role is Role.SYNCHRONIZER
         )
-        if (claim := children.claim(job)) is not None:
-            wanted.append((paths.claims(namespace), claim))
+        wanted += ((paths.claims(namespace), claim) for claim in children.claims(job))
         errors = await each(wanted, lambda pair: self._client.create_once(*pair))
         self._prepared = not errors
         return errors

@@ -1,10 +1,11 @@
-"""What a job has beside its pods: a Service, a Secret, and a claim where the model is to be kept."""
+"""What a job has beside its pods: a Service, a Secret, and claims where model and checkpoints are to be kept."""
 
 from typing import Any, Final
 
 from swarm_api import env
 from swarm_api.job import SwarmTrainingJob
 from swarm_api.secrets import link_secret, report_token
+from swarm_api.storage import Storage
 from swarm_operator.backends.kubernetes import labels
 
 LINK_SECRET: Final = "link-secret"  # noqa: S105
@@ -23,12 +24,16 @@ def secret_name(job: SwarmTrainingJob) -> str:
     return labels.child_name(job)
 
 
-def claim_name(job: SwarmTrainingJob) -> str:
-    """Of the claim on which the model is kept: the user's own, or one made for the job; empty: it is not kept."""
-    output = job.spec.synchronizer.output
-    if output is None:
-        return ""
-    return output.existing_claim or labels.child_name(job, "output")
+def storages(job: SwarmTrainingJob) -> dict[str, Storage]:
+    """What the synchronizer keeps on claims, by what it is."""
+    synchronizer = job.spec.synchronizer
+    found = {"output": synchronizer.output, "checkpoint": synchronizer.checkpoint}
+    return {what: storage for what, storage in found.items() if storage is not None}
+
+
+def claim_name(job: SwarmTrainingJob, what: str) -> str:
+    """Of the claim on which this is kept: the user's own, or one made for the job."""
+    return storages(job)[what].existing_claim or labels.child_name(job, what)
 
 
 def service(job: SwarmTrainingJob, incarnation: int) -> dict[str, Any]:
@@ -63,14 +68,15 @@ def secret(job: SwarmTrainingJob, key: bytes) -> dict[str, Any]:
     }
 
 
-def claim(job: SwarmTrainingJob) -> dict[str, Any] | None:
-    """The claim to make, if one is wanted. It has no owner: the model outlives the job."""
-    output = job.spec.synchronizer.output
-    if output is None or output.volume_claim is None:
-        return None
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": labels.metadata(job, claim_name(job), "output", owned=False),
-        "spec": output.volume_claim.model_dump(mode="json", by_alias=True, exclude_none=True),
-    }
+def claims(job: SwarmTrainingJob) -> list[dict[str, Any]]:
+    """The claims to make. They have no owner: what is on them outlives the job."""
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": labels.metadata(job, claim_name(job, what), what, owned=False),
+            "spec": storage.volume_claim.model_dump(mode="json", by_alias=True, exclude_none=True),
+        }
+        for what, storage in storages(job).items()
+        if storage.volume_claim is not None
+    ]

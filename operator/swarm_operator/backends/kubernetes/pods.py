@@ -21,7 +21,8 @@ SYNCHRONIZER_REQUESTS: Final = {"cpu": "250m", "memory": "1Gi"}
 
 _SECRETS: Final = "swarm-secrets"
 _SETTINGS: Final = "swarm-settings"
-_OUTPUT: Final = "swarm-output"
+_STORED: Final = {"output": env.OUTPUT_DIR, "checkpoint": env.CHECKPOINT_DIR}
+"""What is kept on claims, and the variable that says where."""
 
 _Object = dict[str, Any]
 
@@ -53,11 +54,7 @@ def synchronizer_pod(job: SwarmTrainingJob, incarnation: int, *, avoid: Sequence
     own[env.REPORT_TOKEN_FILE] = f"{FOLDER}/secrets/{children.REPORT_TOKEN}"
     field = {"path": SETTINGS_FILE, "fieldRef": {"fieldPath": f"metadata.annotations['{labels.SETTINGS}']"}}
     _mount(pod, trainer, _SETTINGS, {"downwardAPI": {"items": [field]}}, f"{FOLDER}/settings")
-    output = job.spec.synchronizer.output
-    if output is not None:
-        own[env.OUTPUT_DIR] = f"{FOLDER}/output"
-        source = {"persistentVolumeClaim": {"claimName": children.claim_name(job)}}
-        _mount(pod, trainer, _OUTPUT, source, f"{FOLDER}/output", subPath=output.folder(job.metadata.name))
+    own |= _mount_storages(job, pod, trainer)
     _set_environment(trainer, {**_identity(job, incarnation), **own})
     _mount_secrets(job, pod, trainer, children.LINK_SECRET, children.REPORT_TOKEN)
     return pod
@@ -146,8 +143,23 @@ def _mount_secrets(job: SwarmTrainingJob, pod: _Object, container: _Object, *key
     _mount(pod, container, _SECRETS, source, f"{FOLDER}/secrets", readOnly=True)
 
 
+def _mount_storages(job: SwarmTrainingJob, pod: _Object, container: _Object) -> dict[str, str]:
+    """Returns the variables that say where they are."""
+    volumes: dict[str, str] = {}
+    for what, storage in children.storages(job).items():
+        claim = children.claim_name(job, what)
+        # A kubelet never gets ready with a pod that has one claim under two names.
+        name = volumes.setdefault(claim, f"swarm-{what}")
+        source = {"persistentVolumeClaim": {"claimName": claim}}
+        _mount(pod, container, name, source, f"{FOLDER}/{what}", subPath=storage.folder(job.metadata.name))
+    return {_STORED[what]: f"{FOLDER}/{what}" for what in children.storages(job)}
+
+
 def _mount(pod: _Object, container: _Object, name: str, source: _Object, path: str, **more: Any) -> None:
-    pod["spec"]["volumes"] = [*(pod["spec"].get("volumes") or ()), {"name": name, **source}]
+    """What is there already under this name is mounted once more."""
+    volumes = pod["spec"].get("volumes") or ()
+    if name not in (volume["name"] for volume in volumes):
+        pod["spec"]["volumes"] = [*volumes, {"name": name, **source}]
     mounts = container.get("volumeMounts") or ()
     container["volumeMounts"] = [*mounts, {"name": name, "mountPath": path, **more}]
 

@@ -84,6 +84,7 @@ class LocalBackend:
             members=tuple(process.member() for process in self._processes.values()),
             report=self._reader.report,
             report_error=self._reader.error,
+            keeps_all=True,
         )
 
     async def apply(self, job: SwarmTrainingJob, actions: Sequence[Action]) -> None:
@@ -175,6 +176,7 @@ class LocalBackend:
             env.REPORT_ADDRESS: "127.0.0.1:0",
             env.REPORT_TOKEN_FILE: str(self._folder.report_token),
             env.SETTINGS_FILE: str(self._folder.settings),
+            env.CHECKPOINT_DIR: str(self._folder.checkpoints),
         }
 
     def _delete(self, action: Delete) -> None:

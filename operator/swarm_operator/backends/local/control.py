@@ -70,6 +70,15 @@ def ask(path: Path, request: Request) -> Answer:
     return found
 
 
+def answers(path: Path) -> bool:
+    """Whether the run at `path` runs."""
+    try:
+        ask(path, {})
+    except NotRunningError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def _short(path: Path) -> Iterator[str]:
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)

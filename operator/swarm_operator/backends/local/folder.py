@@ -29,11 +29,14 @@ class RunFolder:
         self.events = path / "events.jsonl"
         self.metrics = path / "metrics.jsonl"
         self.model = path / "model.safetensors"
+        self.checkpoints = path / "checkpoints"
         self.internal = path / "internal"
         self.settings = self.internal / "settings.json"
         self.addresses = self.internal / "synchronizer.json"
         self.link_secret = self.internal / "link-secret"
         self.report_token = self.internal / "report-token"
+        self.home = self.internal / "home"
+        """Where the manifest came from: what it says of folders is meant from there."""
         self.socket = self.internal / "control.sock"
 
     @classmethod
@@ -82,9 +85,15 @@ class RunFolder:
         here = Path.cwd()
         return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
-    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """What was run, as it was after --set."""
+    @property
+    def resumable(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return any(self.checkpoints.glob("[0-9]*-[0-9]*"))
+
+    def write_manifest(self, manifest: Mapping[str, Any], home: Path) -> None:
+        """What was run, as it was after --set, and the folder that it came from."""
         self.manifest.write_text(yaml.safe_dump(dict(manifest), sort_keys=False))
+        self.home.write_text(str(home))
 
     def write_status(self, job: SwarmTrainingJob) -> None:
         """The status as `kubectl get -o json` would show it."""

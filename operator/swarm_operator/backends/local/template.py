@@ -4,7 +4,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -92,8 +92,16 @@ def read(job: SwarmTrainingJob, folder: Path) -> Recipes:
         particle=particle.read(job.spec.particles.template),
         synchronizer=synchronizer.read(job.spec.synchronizer.template),
         problems=(*particle.problems, *synchronizer.problems),
-        notes=tuple(dict.fromkeys((*particle.notes, *synchronizer.notes))),
+        notes=tuple(dict.fromkeys((*particle.notes, *synchronizer.notes, *_notes(job)))),
     )
+
+
+def _notes(job: SwarmTrainingJob) -> Iterator[str]:
+    """Fields outside of the templates that mean nothing here."""
+    if job.spec.synchronizer.output is not None:
+        yield "synchronizer.output is ignored on one machine: the model goes to the folder of the run"
+    if job.spec.synchronizer.checkpoint is not None:
+        yield "synchronizer.checkpoint's claim is ignored on one machine: checkpoints go to the folder of the run"
 
 
 class _Reader:

@@ -1,4 +1,4 @@
-"""`spec.synchronizer.output`: where the trained model goes."""
+"""`spec.synchronizer.output` and `.checkpoint`: what outlives the pods, and where."""
 
 from enum import StrEnum
 from typing import Annotated, Final, Self
@@ -41,14 +41,13 @@ class VolumeClaim(Model):
     resources: VolumeResources
 
 
-class Output(Model):
+class Storage(Model):
     """Either an existing claim or one made for the job; the synchronizer alone mounts it."""
 
     existing_claim: Annotated[Name, Field(min_length=1)] | None = None
     """Name of a PersistentVolumeClaim in the job's namespace."""
     volume_claim: VolumeClaim | None = None
     path: Annotated[str, Field(max_length=255)] | None = None
-    """Folder in the volume; unset: one with the job's name."""
 
     @model_validator(mode="after")
     def one_place(self) -> Self:
@@ -68,3 +67,25 @@ class Output(Model):
     def folder(self, job: str) -> str:
         """The folder in the volume that belongs to the job of this name, relative to the volume's root."""
         return self.path or job
+
+
+class Output(Storage):
+    """Where the trained model goes: either an existing claim or one made for the job."""
+
+    path: Annotated[str, Field(max_length=255)] | None = None
+    """Folder in the volume; unset: one with the job's name."""
+
+
+class Checkpoint(Storage):
+    """How often the center is kept while the swarm trains, and where: an existing claim or one made for the job."""
+
+    interval_seconds: Annotated[int, Field(ge=1, le=86_400)] = 30
+    """A checkpoint is written at the first round after so long, beside the training."""
+    keep: Annotated[int, Field(ge=1, le=100)] = 3
+    """The newest so many stay."""
+    path: Annotated[str, Field(max_length=255)] | None = None
+    """Folder in the volume; unset: `checkpoints` in one with the job's name."""
+
+    def folder(self, job: str) -> str:
+        """As for the output, which may lie on the same claim."""
+        return self.path or f"{job}/checkpoints"
