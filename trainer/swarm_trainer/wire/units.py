@@ -1,0 +1,117 @@
+"""Units of work as both sides name them: unit k of a stream is the k-th batch of one pass over a loader.
+
+Many of them travel as few ranges: an undisturbed share of a stream is one, whatever the stream's length.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+
+class Stream(NamedTuple):
+    """One pass: the call-th call of `batches` in an epoch of the swarm, both from 0, over `total` batches.
+
+    Particles whose loaders differ in length do not share a stream.
+    """
+
+    epoch: int
+    call: int
+    total: int
+
+
+class Unit(NamedTuple):
+    """One batch of a stream, 0 <= number < stream.total."""
+
+    stream: Stream
+    number: int
+
+
+class Span(NamedTuple):
+    """The numbers of range(start, stop, step), of which there is at least one."""
+
+    start: int
+    stop: int
+    step: int
+
+
+class Units(BaseModel):
+    """Some units of one stream.
+
+    Raises:
+        ValueError: A number is outside of the stream, or there are more than it has.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stream: Stream
+    spans: tuple[Span, ...]
+
+    @model_validator(mode="after")
+    def _inside(self) -> Self:
+        if min(self.stream) < 0:
+            msg = f"stream {tuple(self.stream)} has a negative number"
+            raise ValueError(msg)
+        for start, stop, step in self.spans:
+            if not (0 <= start < stop <= self.stream.total and step > 0):
+                msg = f"range({start}, {stop}, {step}) is not inside a stream of {self.stream.total} units"
+                raise ValueError(msg)
+        if sum(len(range(*span)) for span in self.spans) > self.stream.total:
+            msg = f"more units than the {self.stream.total} of their stream"
+            raise ValueError(msg)
+        return self
+
+
+class Work(BaseModel):
+    """What a particle says of its units when it comes back."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    open: tuple[Stream, ...] = ()
+    """Streams that it makes a pass over."""
+    done: tuple[Units, ...] = ()
+    """In its committed pushes."""
+    trained: tuple[Units, ...] = ()
+    """Trained, and in no committed push yet."""
+    untrained: tuple[Units, ...] = ()
+    """It is going to train them."""
+
+
+class Spans:
+    """A growing set of numbers, each added once, as few ranges; adding in order costs nothing."""
+
+    def __init__(self, numbers: Iterable[int] = ()) -> None:
+        self._spans: list[Span] = []
+        for number in numbers:
+            self.add(number)
+
+    def add(self, number: int) -> None:
+        """One more."""
+        if self._spans:
+            start, stop, step = self._spans[-1]
+            if number == stop - 1 + step:
+                self._spans[-1] = Span(start, number + 1, step)
+                return
+            if stop - start == 1 and number > start:
+                self._spans[-1] = Span(start, number + 1, number - start)
+                return
+        self._spans.append(Span(number, number + 1, 1))
+
+    def pack(self) -> tuple[Span, ...]:
+        """For a message."""
+        return tuple(self._spans)
+
+
+def pack(units: Iterable[Unit]) -> tuple[Units, ...]:
+    """Units as they travel, ordered."""
+    streams: dict[Stream, Spans] = {}
+    for stream, number in sorted(set(units)):
+        streams.setdefault(stream, Spans()).add(number)
+    return tuple(Units(stream=stream, spans=spans.pack()) for stream, spans in streams.items())
+
+
+def unpack(packed: Iterable[Units]) -> Iterator[Unit]:
+    """One by one."""
+    for units in packed:
+        for span in units.spans:
+            yield from (Unit(units.stream, number) for number in range(*span))
