@@ -56,12 +56,7 @@ class Order:
         return self._epochs[epoch]
 
     def load(self, units: Iterable[Unit]) -> Iterator[tuple[Unit, Any]]:
-        """Draw units and load their batches; workers draw ahead, as far as they prefetch.
-
-        The loader for it has the same dataset, batch size, collate_fn, workers, pinning, timeout and the rest. Not
-        honoured are persistent_workers, since workers live for one pass, and in_order=False, since batches are told
-        from each other by their order.
-        """
+        """Draw units and load their batches; workers draw ahead, as far as they prefetch."""
         drawn: deque[Unit] = deque()
 
         def items() -> Iterator[Any]:
@@ -69,7 +64,7 @@ class Order:
                 drawn.append(unit)
                 yield self.of(unit.stream.epoch)[unit.number]
 
-        for batch in self._over(items()):
+        for batch in self.loader_over(items()):
             yield drawn.popleft(), batch
 
     def _evaluate(self, epoch: int) -> list[Any]:
@@ -81,7 +76,13 @@ class Order:
                     set_epoch(epoch)
             return list(source)
 
-    def _over(self, items: Iterable[Any]) -> DataLoader[Any]:
+    def loader_over(self, items: Iterable[Any]) -> DataLoader[Any]:
+        """A loader as the script's, with these items instead of the whole order; they may be drawn once.
+
+        Dataset, batch size, collate_fn, workers, pinning, timeout and the rest are the same. Not honoured are
+        persistent_workers, since workers live for one pass, and in_order=False, since batches are told from each
+        other by their order.
+        """
         loader = self._loader
         # Without batch size the dataset is asked for one of the sampler's items at a time, and batches by itself.
         order: dict[str, Any] = {"batch_sampler": items}

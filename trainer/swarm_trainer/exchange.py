@@ -39,7 +39,8 @@ class Exchange:
         self._weights = weights
         self._optimizers = optimizers
         self._algorithm = algorithm
-        self._period = period
+        self.period = period
+        """Steps from one exchange to the next."""
         self._max_detached_steps = max_detached_steps
         self._state: State = algorithm.particle_state(weights.gather())
         self._sequence = 0
@@ -60,11 +61,12 @@ class Exchange:
 
     def before_step(self) -> None:
         """The gradient is there, the optimizer has not moved the weights yet."""
-        if self._algorithm.when is not When.AFTER and self._since_exchange >= self._period:
+        if self._algorithm.when is not When.AFTER and self._since_exchange >= self.period:
             self.now()
 
     def after_step(self) -> None:
         """The optimizer has moved the weights."""
+        self._session.leases.stepped()
         self._since_exchange += 1
         self._since_merge += 1
         self._session.position.step += 1
@@ -72,7 +74,7 @@ class Exchange:
             x = self._weights.gather()
             self._algorithm.after_step(self._state, x, None, self._learning_rate())
             self._weights.scatter()
-        if self._algorithm.when is When.AFTER and self._since_exchange >= self._period:
+        if self._algorithm.when is When.AFTER and self._since_exchange >= self.period:
             self.now()
         if self._acts_every_step:
             self._algorithm.before_step(self._state, self._weights.gather())
@@ -134,6 +136,7 @@ class Exchange:
             numbers=message.numbers,
             tensors=(),
             progress=progress,
+            units=self._session.leases.trained(),
         )
         outgoing = {name: tensor.detach().cpu().contiguous() for name, tensor in message.tensors.items()}
         outgoing |= vectors.read(self._weights, vectors.BUFFERS, vectors.INTEGERS)
@@ -143,6 +146,10 @@ class Exchange:
             return False
         reply, tensors = answer
         self.leader, self.replicas = reply.leader, reply.replicas
+        if reply.status is ReplyStatus.MERGED:
+            self._session.leases.committed(push.units)
+        elif reply.status is ReplyStatus.REFUSED:
+            self._session.leases.refused(push.units)
         self._apply(reply, tensors, x, message)
         return True
 

@@ -82,12 +82,15 @@ class Leases:
             left, self._left = self._left, []
             return left
 
-    def give(self, begun: Pass, units: Iterable[Unit]) -> None:
+    def give(self, begun: Pass, units: Iterable[Units]) -> None:
         """The synchronizer's answer for a pass."""
         with self._lock:
-            units = list(units)
-            begun.asked, begun.over = False, not units
-            for unit in units:
+            begun.asked, begun.over = False, True
+            if begun not in self._passes:
+                self._left.append((begun.stream, tuple(units)))
+                return
+            for unit in unpack(units):
+                begun.over = False
                 self._take(begun, unit)
 
     def help_itself(self, begun: Pass, replicas: int) -> None:

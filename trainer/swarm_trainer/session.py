@@ -20,11 +20,13 @@ import torch
 
 from swarm_trainer.connection import Connection, connect
 from swarm_trainer.errors import LinkError, RefusedError
+from swarm_trainer.leases import Leases, Pass
 from swarm_trainer.position import Position
 from swarm_trainer.surroundings import Surroundings
 from swarm_trainer.vectors import Tensors, room
 from swarm_trainer.weights import Schema
 from swarm_trainer.wire import messages as say
+from swarm_trainer.wire.units import Stream
 
 log = logging.getLogger("swarm.particle")
 
@@ -43,7 +45,7 @@ class _Wanted:
 class _Said:
     """Something the training thread waits for."""
 
-    message: say.Welcome | say.Reply | say.Center
+    message: say.Welcome | say.Reply | say.Leased | say.Center
     tensors: Tensors
 
 
@@ -81,6 +83,9 @@ class Session:
         self._welcomed = False
         self.position = Position()
         """Kept up to date by the training thread; rides on heartbeats."""
+        self.leases = Leases(surroundings.identity.index)
+        """Told to every synchronizer that the particle returns to."""
+        self._asking: dict[Stream, tuple[Pass, Connection]] = {}
         self.round = 0
         """Last round whose reply was given to the training thread."""
         self._thread = threading.Thread(target=self._run, name="swarm-session", daemon=True)
@@ -141,6 +146,23 @@ class Session:
                 return said.message, said.tensors
         return None
 
+    def ask(self, begun: Pass, lease: say.Lease) -> None:
+        """Ask for units for a pass, unless there is no synchronizer; see `wait_leased`."""
+        connection = self._connection
+        if connection is not None:
+            begun.asked = True
+            self._asking[lease.stream] = (begun, connection)
+            self._ask(connection, lease, {})
+
+    def wait_leased(self, begun: Pass) -> None:
+        """Wait for the answer to `ask`, or for the loss of the synchronizer.
+
+        Raises:
+            RefusedError: This particle was replaced; it must end.
+        """
+        while begun.asked:
+            self._take()
+
     def fetch_center(self) -> Tensors | None:
         """The center as it is now; None where there is no synchronizer."""
         connection = self._connection
@@ -152,7 +174,7 @@ class Session:
                 return said.tensors or None
         return None
 
-    def tell(self, message: say.Metrics | say.Goodbye, *, timeout: float | None = None) -> None:
+    def tell(self, message: say.Metrics | say.Skip | say.Goodbye, *, timeout: float | None = None) -> None:
         """Say something that has no answer; without a synchronizer it is lost. timeout: wait until it is said.
 
         That the particle has finished is said again to every synchronizer to come.
@@ -187,8 +209,19 @@ class Session:
                 # Whoever asked may be gone: the question is as old as the last step.
                 if tensors.set_running_or_notify_cancel():
                     tensors.set_result(self._snapshot())
+            case _Said(say.Leased() as leased):
+                if leased.stream in self._asking:
+                    begun, _ = self._asking.pop(leased.stream)
+                    self.leases.give(begun, leased.units)
+                return None
             case _Over(error):
                 raise error
+            case _Lost(connection):
+                for stream, (begun, asked) in list(self._asking.items()):
+                    if asked is connection:
+                        begun.asked = False
+                        del self._asking[stream]
+                return item
             case _:
                 return item
         return None
@@ -196,7 +229,7 @@ class Session:
     def _ask(
         self,
         connection: Connection,
-        message: say.Push | say.FetchCenter | say.Metrics | say.Goodbye,
+        message: say.Push | say.Lease | say.Skip | say.FetchCenter | say.Metrics | say.Goodbye,
         tensors: Mapping[str, torch.Tensor],
     ) -> Future[None]:
         saying = connection.say(message, tensors)
@@ -252,6 +285,7 @@ class Session:
                 returning=self._welcomed,
                 round=self.round,
                 progress=self.position.progress(),
+                work=self.leases.work(),
             )
             await connection.say(attach)
             while True:
@@ -270,6 +304,7 @@ class Session:
             case say.Welcome():
                 tensors = await connection.take(message.tensors, self._fresh)
                 self._heartbeat_seconds = message.settings.sync.heartbeat_seconds
+                self.leases.revoked(message.revoked)
                 self._connection = connection
                 if self._farewell is not None:
                     await connection.say(self._farewell)
@@ -278,6 +313,8 @@ class Session:
                     self._inbox.put(_Said(message, tensors))
             case say.Reply():
                 self._inbox.put(_Said(message, await connection.take(message.tensors, self._reused)))
+            case say.Leased():
+                self._inbox.put(_Said(message, {}))
             case say.Center():
                 self._inbox.put(_Said(message, await connection.take(message.tensors, self._fresh)))
             case say.Stop():

@@ -15,6 +15,7 @@ from swarm_trainer.synchronizer.swarm import Swarm
 from swarm_trainer.vectors import Tensors
 from swarm_trainer.weights import Schema
 from swarm_trainer.wire import messages as say
+from swarm_trainer.wire.units import Unit, pack
 
 log = logging.getLogger("swarm.synchronizer")
 
@@ -64,14 +65,16 @@ class Admission:
             swarm.center = await swarm.in_merge_thread(
                 lambda: Center.rebuild(swarm.algorithm, schema, weights, last_round=last)
             )
+            swarm.units.settle_before(min(peer.attach.progress.epoch for peer in states if peer.attach is not None))
             log.info("center rebuilt from particles %s at round %d", sorted(weights), swarm.round)
         else:
             founder = min(weights)
             swarm.center = await swarm.in_merge_thread(lambda: Center.found(swarm.algorithm, schema, weights[founder]))
             log.info("center founded on the weights of particle %d", founder)
-        for _, peer in sorted(swarm.peers.items()):
-            if peer.attach is not None:
-                self._admit(peer, keeps=peer in states or peer.attach.returning, expected=True)
+        waiting = [(not peer.attach.returning, index, peer) for index, peer in swarm.peers.items() if peer.attach]
+        # Who returns knows where the swarm is, and newcomers start there.
+        for new, _, peer in sorted(waiting):
+            self._admit(peer, keeps=peer in states or not new, expected=True)
 
     async def _founders(self) -> dict[Peer, Tensors]:
         swarm = self._swarm
@@ -117,6 +120,7 @@ class Admission:
         entry = swarm.ledger.attach(peer.identity, attach.progress if attach.returning else None)
         where = swarm.ledger.swarm_progress()
         tensors = {} if keeps else swarm.center.newcomer(peer.index)
+        epoch, revoked = self._units(peer, attach, where.epoch)
         swarm.rounds.join(peer.index, expected=expected)
         peer.admitted = True
         welcome = say.Welcome(
@@ -125,9 +129,22 @@ class Admission:
             settings=swarm.settings,
             round=swarm.round,
             leader=swarm.leader,
-            progress=where.model_copy(update={"step": entry.progress.step, "samples": entry.progress.samples}),
+            progress=where.model_copy(
+                update={"epoch": epoch, "step": entry.progress.step, "samples": entry.progress.samples}
+            ),
+            revoked=pack(revoked),
         )
         swarm.answer(peer, welcome, tensors)
         swarm.note("attached", peer)
         log.info("particle %d.%d attached: %s", peer.index, peer.identity.incarnation, welcome.action)
         swarm.changed.set()
+
+    def _units(self, peer: Peer, attach: say.Attach, epoch: int) -> tuple[int, list[Unit]]:
+        """The epoch that it enters, of a swarm that is in this one; and what a returning one must leave to others."""
+        units = self._swarm.units
+        if attach.returning:
+            units.enter(peer.index, attach.progress.epoch)
+            return epoch, units.returned(peer.index, attach.work)
+        epoch = units.entry(peer.index, epoch, paced=self._swarm.rounds.paced)
+        units.enter(peer.index, epoch)
+        return epoch, []

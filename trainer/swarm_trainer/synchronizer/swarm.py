@@ -20,6 +20,7 @@ from swarm_trainer.synchronizer.journal import Journal
 from swarm_trainer.synchronizer.ledger import Ledger
 from swarm_trainer.synchronizer.peer import Peer
 from swarm_trainer.synchronizer.rounds import Pace, Rounds
+from swarm_trainer.synchronizer.units import Table
 from swarm_trainer.vectors import Tensors, room
 from swarm_trainer.weights import Schema
 
@@ -46,6 +47,7 @@ class Swarm:
         """Who is connected, by index; members are those that were admitted."""
         self.ledger = Ledger()
         self.rounds = Rounds(_pace(settings, barrier=self.algorithm.barrier))
+        self.units = Table(settings.replicas)
         for index in settings.finished:
             self.rounds.finish(index)
         self.state = SwarmState.STARTING
@@ -84,6 +86,7 @@ class Swarm:
         """Go on with these numbers of particles. Who finished is known better here."""
         update = {name: getattr(settings, name) for name in ("generation", "replicas", "min_replicas", "given_up")}
         self.settings = self.settings.model_copy(update=update)
+        self.units.replicas = self.settings.replicas
         self.rounds.pace = _pace(self.settings, barrier=self.algorithm.barrier)
         self.changed.set()
 

@@ -10,7 +10,7 @@ What is left of a stream that its particles are past is given out at the end of 
 by its particle itself, when the script leaves the loop early or never asks for that stream.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from sys import maxsize
 from typing import Any
@@ -89,7 +89,7 @@ class Table:
         self._finish_units(self._held(index))
 
     def lease(
-        self, index: int, stream: Stream, count: int, *, calls: Collection[int], paced: Collection[int]
+        self, index: int, stream: Stream, count: int, *, calls: Container[int], paced: Collection[int]
     ) -> list[Unit]:
         """At most so many units for a particle that makes a pass; none: its pass is over.
 
@@ -100,7 +100,6 @@ class Table:
             calls: Numbers of calls that it makes for the same loader: streams of these may have left something.
             paced: See the class.
         """
-        self._calls[stream.epoch] = max(self._calls.get(stream.epoch, 0), stream.call + 1)
         self._advance(index, stream.epoch)
         here = self._open(stream)
         if here is not None:
@@ -235,6 +234,7 @@ class Table:
 
         late: a particle that is still in it, although it was taken for settled: its share is left.
         """
+        self._calls[stream.epoch] = max(self._calls.get(stream.epoch, 0), stream.call + 1)
         known = self._streams.get(stream)
         settled = stream in self._settled or stream.epoch < self._floor or not stream.total
         if known is None and not settled:
@@ -292,9 +292,7 @@ class Table:
 
     def _tends(self, owner: int, stream: Stream, known: _Stream, paced: Collection[int]) -> bool:
         member = self._members.get(owner)
-        return (
-            owner in paced and member is not None and member.epoch <= stream.epoch and owner not in known.through
-        )
+        return owner in paced and member is not None and member.epoch <= stream.epoch and owner not in known.through
 
     def _has_something(self, stream: Stream, index: int, paced: Collection[int]) -> bool:
         known = self._streams[stream]

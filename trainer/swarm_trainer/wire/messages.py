@@ -7,6 +7,9 @@ State (+ tensors on the link)   ->                           or to all when a re
                                 <-      Welcome (+ tensors)  action Adopt or Keep
 Push (+ tensors)                ->
                                 <-      Reply (+ tensors)    Merged, Held (below minReplicas) or Refused
+Lease                           ->                           units of work for a pass over the data
+                                <-      Leased               at once; without any, the pass is over
+Skip                            ->                           the script left the pass early
 FetchCenter                     ->
                                 <-      Center (+ tensors)
 Heartbeat, Metrics, Goodbye     ->
@@ -22,6 +25,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from swarm_api.settings import Settings
+from swarm_trainer.wire.units import Span, Stream, Units, Work
 
 
 class _Message(BaseModel):
@@ -55,6 +59,8 @@ class Attach(_Message):
     round: int = 0
     """Last round whose reply it applied."""
     progress: Progress = Progress()
+    work: Work = Work()
+    """Of one that returns."""
 
 
 class State(_Message):
@@ -77,6 +83,28 @@ class Push(_Message):
     numbers: dict[str, float] = Field(default_factory=dict)
     tensors: tuple[str, ...] = ()
     progress: Progress
+    units: tuple[Units, ...] = ()
+    """Trained since the last committed push, as far as batches are leased."""
+
+
+class Lease(_Message):
+    """Asks for units of work; answered by Leased."""
+
+    kind: Literal["lease"] = "lease"
+    stream: Stream
+    """The pass that it makes."""
+    count: int = Field(ge=1)
+    calls: tuple[Span, ...]
+    """Numbers of its calls of `batches` with the same loader: it can train what they left in earlier streams."""
+
+
+class Skip(_Message):
+    """The script left its loop over a stream."""
+
+    kind: Literal["skip"] = "skip"
+    stream: Stream
+    units: tuple[Units, ...]
+    """Leased for this pass, and not trained."""
 
 
 class FetchCenter(_Message):
@@ -108,7 +136,7 @@ class Goodbye(_Message):
     progress: Progress
 
 
-FromParticleMessage = Attach | State | Push | FetchCenter | Heartbeat | Metrics | Goodbye
+FromParticleMessage = Attach | State | Push | Lease | Skip | FetchCenter | Heartbeat | Metrics | Goodbye
 
 
 class FromParticle(RootModel[FromParticleMessage]):
@@ -142,6 +170,8 @@ class Welcome(_Message):
     """Lowest index attached: the one that evaluates the center."""
     progress: Progress
     """Where the newcomer starts: the swarm's epoch, its own index's step and samples."""
+    revoked: tuple[Units, ...] = ()
+    """Of a returning one's untrained units: others have them."""
 
 
 class ReplyStatus(StrEnum):
@@ -168,6 +198,15 @@ class Reply(_Message):
     tensors: tuple[str, ...] = ()
 
 
+class Leased(_Message):
+    """Answers Lease."""
+
+    kind: Literal["leased"] = "leased"
+    stream: Stream
+    units: tuple[Units, ...]
+    """None: nothing is left for this pass."""
+
+
 class Center(_Message):
     """Answers FetchCenter."""
 
@@ -189,7 +228,7 @@ class Stop(_Message):
     message: str
 
 
-FromSynchronizerMessage = SendState | Welcome | Reply | Center | Alive | Stop
+FromSynchronizerMessage = SendState | Welcome | Reply | Leased | Center | Alive | Stop
 
 
 class FromSynchronizer(RootModel[FromSynchronizerMessage]):

@@ -78,15 +78,18 @@ class Work(BaseModel):
 
 
 class Spans:
-    """A growing set of numbers, each added once, as few ranges; adding in order costs nothing."""
+    """A growing set of numbers as ranges, of which there are few when numbers are added in order."""
 
-    def __init__(self, numbers: Iterable[int] = ()) -> None:
-        self._spans: list[Span] = []
-        for number in numbers:
-            self.add(number)
+    def __init__(self, spans: Iterable[Span] = ()) -> None:
+        self._spans = list(spans)
+
+    def __contains__(self, number: object) -> bool:
+        return any(number in range(*span) for span in self._spans)
 
     def add(self, number: int) -> None:
-        """One more."""
+        """One more, unless it is there."""
+        if number in self:
+            return
         if self._spans:
             start, stop, step = self._spans[-1]
             if number == stop - 1 + step:
