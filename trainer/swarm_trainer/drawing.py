@@ -9,7 +9,7 @@ from swarm_trainer.wire.units import Spans, Unit
 
 
 class Drawing:
-    """For the training thread: whichever loader has workers draws there too.
+    """Used by whoever iterates over the loader.
 
     Args:
         session: Where units come from.
@@ -31,11 +31,7 @@ class Drawing:
         return bool(self._begun.ready)
 
     def units(self) -> Iterator[Unit]:
-        """Draw until there is nothing.
-
-        Raises:
-            RefusedError: This particle was replaced; it must end.
-        """
+        """Draw until there is nothing."""
         begun = self._begun
         while True:
             if count := begun.wants:
@@ -54,7 +50,7 @@ class Drawing:
             if not begun.asked:
                 session.leases.help_itself(begun, self._replicas())
                 return
-            session.wait_leased(begun)
+            session.leases.wait(begun)
 
     def _ask(self, count: int) -> None:
         stream = self._begun.stream

@@ -1,13 +1,13 @@
 """What a particle may train, what it trains, and what it has trained: pure, but for a lock.
 
-The training thread draws, trains and pushes; the session's thread asks for `work` when it attaches again, at any
-moment. A particle without a synchronizer goes on with its own share, from where the synchronizer left it, and tells
+The script's threads draw, train and push; the session's thread brings answers, and asks for `work` when it attaches
+again. A particle without a synchronizer goes on with its own share, from where the synchronizer left it, and tells
 the next one.
 """
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from swarm_trainer.wire.units import Spans, Stream, Unit, Units, Work, pack, unpack
@@ -46,7 +46,7 @@ class Leases:
 
     def __init__(self, index: int) -> None:
         self._index = index
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._passes: list[Pass] = []
         self._training: list[Unit] = []
         """In the script's hands; their step is not over."""
@@ -82,16 +82,29 @@ class Leases:
             left, self._left = self._left, []
             return left
 
-    def give(self, begun: Pass, units: Iterable[Units]) -> None:
-        """The synchronizer's answer for a pass."""
+    def give(self, stream: Stream, units: Sequence[Units]) -> None:
+        """The synchronizer's answer for the pass over this stream."""
         with self._lock:
-            begun.asked, begun.over = False, True
-            if begun not in self._passes:
-                self._left.append((begun.stream, tuple(units)))
+            begun = next((begun for begun in self._passes if begun.stream == stream), None)
+            if begun is None:
+                self._left.append((stream, tuple(units)))
                 return
+            begun.asked, begun.over = False, not units
             for unit in unpack(units):
-                begun.over = False
                 self._take(begun, unit)
+            self._lock.notify_all()
+
+    def unanswered(self) -> None:
+        """The synchronizer is gone: there will be no answer."""
+        with self._lock:
+            for begun in self._passes:
+                begun.asked = False
+            self._lock.notify_all()
+
+    def wait(self, begun: Pass) -> None:
+        """Until the answer is there, or there will be none."""
+        with self._lock:
+            self._lock.wait_for(lambda: not begun.asked)
 
     def help_itself(self, begun: Pass, replicas: int) -> None:
         """Without a synchronizer: the next unit of its own share, if there is one."""

@@ -122,12 +122,11 @@ class Member(Particle):
         drawing = Drawing(self._session, begun, self._loaders[loader], self._sharing)
         early = True
         try:
-            with self._ending_when_refused():
-                # Workers come to the end of what there is before the script, and by then others may have left some.
-                while drawing.more():
-                    for unit, batch in order.load(drawing.units()):
-                        if leases.start(begun, unit):
-                            yield unit, batch
+            # Workers come to the end of what there is before the script, and by then others may have left some.
+            while drawing.more():
+                for unit, batch in order.load(drawing.units()):
+                    if leases.start(begun, unit):
+                        yield unit, batch
             early = False
         finally:
             leases.end(begun, early=early)

@@ -26,7 +26,6 @@ from swarm_trainer.surroundings import Surroundings
 from swarm_trainer.vectors import Tensors, room
 from swarm_trainer.weights import Schema
 from swarm_trainer.wire import messages as say
-from swarm_trainer.wire.units import Stream
 
 log = logging.getLogger("swarm.particle")
 
@@ -45,7 +44,7 @@ class _Wanted:
 class _Said:
     """Something the training thread waits for."""
 
-    message: say.Welcome | say.Reply | say.Leased | say.Center
+    message: say.Welcome | say.Reply | say.Center
     tensors: Tensors
 
 
@@ -85,7 +84,6 @@ class Session:
         """Kept up to date by the training thread; rides on heartbeats."""
         self.leases = Leases(surroundings.identity.index)
         """Told to every synchronizer that the particle returns to."""
-        self._asking: dict[Stream, tuple[Pass, Connection]] = {}
         self.round = 0
         """Last round whose reply was given to the training thread."""
         self._thread = threading.Thread(target=self._run, name="swarm-session", daemon=True)
@@ -147,21 +145,12 @@ class Session:
         return None
 
     def ask(self, begun: Pass, lease: say.Lease) -> None:
-        """Ask for units for a pass, unless there is no synchronizer; see `wait_leased`."""
-        connection = self._connection
-        if connection is not None:
-            begun.asked = True
-            self._asking[lease.stream] = (begun, connection)
+        """Ask for units for a pass; the answer is for `leases`. May be called from any thread."""
+        begun.asked = True
+        if (connection := self._connection) is None:
+            begun.asked = False
+        else:
             self._ask(connection, lease, {})
-
-    def wait_leased(self, begun: Pass) -> None:
-        """Wait for the answer to `ask`, or for the loss of the synchronizer.
-
-        Raises:
-            RefusedError: This particle was replaced; it must end.
-        """
-        while begun.asked:
-            self._take()
 
     def fetch_center(self) -> Tensors | None:
         """The center as it is now; None where there is no synchronizer."""
@@ -209,19 +198,8 @@ class Session:
                 # Whoever asked may be gone: the question is as old as the last step.
                 if tensors.set_running_or_notify_cancel():
                     tensors.set_result(self._snapshot())
-            case _Said(say.Leased() as leased):
-                if leased.stream in self._asking:
-                    begun, _ = self._asking.pop(leased.stream)
-                    self.leases.give(begun, leased.units)
-                return None
             case _Over(error):
                 raise error
-            case _Lost(connection):
-                for stream, (begun, asked) in list(self._asking.items()):
-                    if asked is connection:
-                        begun.asked = False
-                        del self._asking[stream]
-                return item
             case _:
                 return item
         return None
@@ -254,6 +232,7 @@ class Session:
 
     def _end(self, error: Exception) -> None:
         self._connection = None
+        self.leases.unanswered()
         self._inbox.put(_Over(error))
 
     def _cancel(self) -> None:
@@ -270,6 +249,7 @@ class Session:
                 log.log(logging.INFO if self._welcomed else logging.DEBUG, "no synchronizer: %s", error)
             if self._connection is not None:
                 lost, self._connection, retry = self._connection, None, _FIRST_RETRY
+                self.leases.unanswered()
                 self._inbox.put(_Lost(lost))
             # Full jitter, so that a swarm does not come back all at once.
             await asyncio.sleep(random.uniform(0, retry))  # noqa: S311
@@ -314,7 +294,7 @@ class Session:
             case say.Reply():
                 self._inbox.put(_Said(message, await connection.take(message.tensors, self._reused)))
             case say.Leased():
-                self._inbox.put(_Said(message, {}))
+                self.leases.give(message.stream, message.units)
             case say.Center():
                 self._inbox.put(_Said(message, await connection.take(message.tensors, self._fresh)))
             case say.Stop():

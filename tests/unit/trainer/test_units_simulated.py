@@ -20,6 +20,18 @@ EPOCHS = 3
 PERIOD = 2
 
 
+class Waiting(Leases):
+    """Whoever waits for an answer has it."""
+
+    def __init__(self, index: int, trainer: "Trainer") -> None:
+        super().__init__(index)
+        self._trainer = trainer
+
+    def wait(self, begun: Pass) -> None:
+        self._trainer.hear()
+        super().wait(begun)
+
+
 class Trainer:
     """One incarnation. It is the session of its own drawing."""
 
@@ -28,24 +40,20 @@ class Trainer:
         self.index = index
         self.epoch = epoch
         self.prefetch = prefetch
-        self.leases = Leases(index)
+        self.leases = Waiting(index, self)
         self.attached = True
         self.steps = 0
-        self.answer: tuple[Pass, tuple[Units, ...]] | None = None
+        self.answer: tuple[Stream, tuple[Units, ...]] | None = None
         self._loader: Iterator[Unit] | None = None
 
     def ask(self, begun: Pass, lease: Lease) -> None:
         if self.attached:
             assert self.answer is None
             begun.asked = True
-            self.answer = (begun, self.world.lease(self.index, lease))
-
-    def wait_leased(self, begun: Pass) -> None:
-        assert self.answer is not None
-        assert self.answer[0] is begun
-        self.hear()
+            self.answer = (lease.stream, self.world.lease(self.index, lease))
 
     def hear(self) -> None:
+        """The answer comes."""
         if self.answer is not None:
             self.leases.give(*self.answer)
             self.answer = None
@@ -53,9 +61,8 @@ class Trainer:
     def lose(self) -> None:
         """The connection, and the answer that was on its way."""
         self.attached = False
-        if self.answer is not None:
-            self.answer[0].asked = False
-            self.answer = None
+        self.answer = None
+        self.leases.unanswered()
 
     def step(self) -> bool:
         """Train one batch, or go on to the next epoch; False: it has finished."""
