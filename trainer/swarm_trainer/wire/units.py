@@ -4,9 +4,9 @@ Many of them travel as few ranges: an undisturbed share of a stream is one, what
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Self
+from typing import Annotated, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Stream(NamedTuple):
@@ -15,9 +15,9 @@ class Stream(NamedTuple):
     Particles whose loaders differ in length do not share a stream.
     """
 
-    epoch: int
-    call: int
-    total: int
+    epoch: Annotated[int, Field(ge=0)]
+    call: Annotated[int, Field(ge=0)]
+    total: Annotated[int, Field(ge=0)]
 
 
 class Unit(NamedTuple):
@@ -32,7 +32,7 @@ class Span(NamedTuple):
 
     start: int
     stop: int
-    step: int
+    step: Annotated[int, Field(ge=1)]
 
 
 class Units(BaseModel):
@@ -49,11 +49,8 @@ class Units(BaseModel):
 
     @model_validator(mode="after")
     def _inside(self) -> Self:
-        if min(self.stream) < 0:
-            msg = f"stream {tuple(self.stream)} has a negative number"
-            raise ValueError(msg)
         for start, stop, step in self.spans:
-            if not (0 <= start < stop <= self.stream.total and step > 0):
+            if not 0 <= start < stop <= self.stream.total:
                 msg = f"range({start}, {stop}, {step}) is not inside a stream of {self.stream.total} units"
                 raise ValueError(msg)
         if sum(len(range(*span)) for span in self.spans) > self.stream.total:
