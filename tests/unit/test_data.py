@@ -19,7 +19,9 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from swarm_trainer.data import SwarmWarning, particle_seed, shard
+from swarm_trainer.data import Order, SwarmWarning, can_be_shared, particle_seed
+from swarm_trainer.particle import Particle
+from swarm_trainer.wire.units import Stream, Unit
 
 
 class Numbers(Dataset[int]):
@@ -55,10 +57,20 @@ class DrawnFromElsewhere(Sampler[int]):
         self.epochs.append(epoch)
 
 
+def share(loader: DataLoader, index: int, replicas: int, *, epoch: int, seed: int) -> list[torch.Tensor]:
+    """Every replicas-th batch."""
+    order = Order(loader, seed)
+    stream = Stream(epoch, 0, len(order.of(epoch)))
+    units = [Unit(stream, number) for number in range(index, stream.total, replicas)]
+    loaded = list(order.load(iter(units)))
+    assert [unit for unit, _ in loaded] == units
+    return [batch for _, batch in loaded]
+
+
 def batches(loader: DataLoader, replicas: int, *, epoch: int = 0, seed: int = 0) -> list[list[list[int]]]:
     """Of each particle, its batches."""
     return [
-        [batch.tolist() for batch in shard(loader, index, replicas, epoch=epoch, seed=seed)]
+        [batch.tolist() for batch in share(loader, index, replicas, epoch=epoch, seed=seed)]
         for index in range(replicas)
     ]
 
@@ -129,7 +141,7 @@ def test_the_scripts_own_random_numbers_are_left_alone():
     expected = draws()
     for seed in (torch.manual_seed, np.random.seed, random.seed):
         seed(3)
-    shard(loader, 0, 2, epoch=1, seed=1)
+    Order(loader, 1).of(1)
     assert draws() == expected
 
 
@@ -151,7 +163,7 @@ def test_custom_samplers_are_evaluated_then_split(loader):
         torch.manual_seed(index)
         np.random.seed(index)
         random.seed(index)
-        for batch in shard(loader(), index, 3, epoch=2, seed=0):
+        for batch in share(loader(), index, 3, epoch=2, seed=0):
             samples.update(batch.flatten().tolist())
     assert samples == Counter(range(30))
 
@@ -163,7 +175,7 @@ def test_a_sampler_is_told_its_epoch():
             loader = DataLoader(Numbers(8), batch_sampler=BatchSampler(sampler, 2, False))
         else:
             loader = DataLoader(Numbers(8), 2, sampler=sampler)
-        shard(loader, 0, 2, epoch=5, seed=0)
+        Order(loader, 0).of(5)
         assert sampler.epochs == [5]
 
 
@@ -195,34 +207,37 @@ def test_workers_and_everything_else_of_the_loader_are_kept():
         multiprocessing_context="fork",
         in_order=False,
     )
-    part = shard(loader, 1, 2, epoch=0, seed=0)
-    assert isinstance(part, DataLoader)
-    for name in ("num_workers", "collate_fn", "prefetch_factor", "timeout", "worker_init_fn", "in_order", "pin_memory"):
+    part = Order(loader, 0).loader_over([[1], [2], [3]])
+    for name in ("num_workers", "collate_fn", "prefetch_factor", "timeout", "worker_init_fn", "pin_memory"):
         assert getattr(part, name) == getattr(loader, name), name
     assert part.multiprocessing_context is loader.multiprocessing_context
     assert not part.persistent_workers
-    assert len(part) == 3
+    assert part.in_order, "units are told from each other by their order"
     assert sorted(flat(batches(loader, 2))) == [10 * i for i in range(24)]
 
 
 def test_a_stream_passes_through_and_says_so():
     loader = DataLoader(Endless(), 2)
-    with pytest.warns(SwarmWarning, match="map-style"):
-        assert shard(loader, 1, 2, epoch=0, seed=0) is loader
+    assert not can_be_shared(loader)
+    particle = Particle()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert shard(loader, 0, 1, epoch=0, seed=0) is loader
+        assert len(list(particle.batches(loader))) == 3
+    particle.replicas = 2
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("default")
-        for epoch in range(3):
-            shard(loader, 1, 2, epoch=epoch, seed=0)
-    assert len(said) == 1
+        for _ in range(3):
+            assert len(list(particle.batches(loader))) == 3
+    assert [warning.category for warning in said] == [SwarmWarning]
+    assert "map-style" in str(said[0].message)
 
 
-@pytest.mark.parametrize(("index", "replicas"), [(2, 2), (-1, 2), (0, 0)])
-def test_an_index_outside_the_swarm_is_refused(index, replicas):
-    with pytest.raises(ValueError, match="index"):
-        shard(DataLoader(Numbers(4)), index, replicas, epoch=0, seed=0)
+def test_outside_a_swarm_a_pass_is_the_whole_order_and_progress_follows_it():
+    particle = Particle()
+    progress = []
+    for _ in particle.epochs(2):
+        progress.append([particle.progress for _ in particle.batches(DataLoader(Numbers(8), 2))])
+    assert progress == [[0.125, 0.25, 0.375, 0.5], [0.625, 0.75, 0.875, 1.0]]
 
 
 def test_particle_seeds_are_fixed_and_differ():

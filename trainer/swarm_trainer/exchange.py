@@ -16,6 +16,7 @@ from swarm_trainer.fitness import FitnessMeter
 from swarm_trainer.session import Return, Session
 from swarm_trainer.weights import FlatWeights
 from swarm_trainer.wire.messages import Push, Reply, ReplyStatus
+from swarm_trainer.wire.units import Units
 
 log = logging.getLogger("swarm.particle")
 
@@ -31,6 +32,8 @@ class _Pushed:
     message: Message
     x: torch.Tensor
     """The live weights while the particle waits for the answer; else a copy of what they were."""
+    units: tuple[Units, ...]
+    """That it trained since the last committed push."""
 
     def kept(self) -> "_Pushed":
         """Independent of the live weights, for a particle that steps on before the answer comes."""
@@ -86,6 +89,7 @@ class Exchange:
 
     def after_step(self) -> None:
         """The optimizer has moved the weights."""
+        self._session.leases.stepped()
         self._since_exchange += 1
         self._session.position.step += 1
         if self._acts("after_step"):
@@ -141,8 +145,13 @@ class Exchange:
                 return True
 
     @property
+    def period(self) -> int:
+        """Steps from one exchange to the next."""
+        return self._settings.algorithm.sync_period
+
+    @property
     def _due(self) -> bool:
-        return self._since_exchange >= self._settings.algorithm.sync_period
+        return self._since_exchange >= self.period
 
     @property
     def _unmerged(self) -> int:
@@ -160,7 +169,7 @@ class Exchange:
         self._sequence += 1
         x = self._weights.gather()
         message = self._algorithm.push(self._state, x, self._fitness)
-        pushed = _Pushed(position.step, position.samples, message, x)
+        pushed = _Pushed(position.step, position.samples, message, x, self._session.leases.trained())
         outgoing = {name: tensor.detach().cpu().contiguous() for name, tensor in message.tensors.items()}
         outgoing |= vectors.read(self._weights, vectors.BUFFERS, vectors.INTEGERS)
         push = Push(
@@ -172,6 +181,7 @@ class Exchange:
             numbers=message.numbers,
             tensors=tuple(outgoing),
             progress=position.progress(),
+            units=pushed.units,
         )
         answer = self._session.exchange(push, outgoing)
         if answer is None:
@@ -216,6 +226,7 @@ class Exchange:
             case ReplyStatus.MERGED:
                 there = {name: tensor.to(x.device, non_blocking=True) for name, tensor in tensors.items()}
                 self._pull(x, pushed, Message(there, dict(reply.numbers)))
+                self._session.leases.committed(pushed.units)
             case ReplyStatus.HELD:
                 self._algorithm.refused(self._state, x, pushed.message)
                 merged_at, self._fitness = (self._step_at_merge, self._samples_at_merge), fitness
@@ -223,11 +234,13 @@ class Exchange:
             case ReplyStatus.FORGOTTEN:
                 log.warning("the push of step %d was merged, and its answer is lost", pushed.step)
                 self._algorithm.refused(self._state, x, pushed.message)
+                self._session.leases.committed(pushed.units)
             case ReplyStatus.REFUSED:
                 log.warning("the weights were not finite; going on from the swarm's center")
                 x.copy_(tensors[vectors.X])
                 self._state = self._algorithm.particle_state(x)
                 self._recover()
+                self._session.leases.refused(pushed.units)
                 merged_at = self._session.position.step, self._session.position.samples
         self._step_at_merge, self._samples_at_merge = merged_at
         if reply.settings is None:

@@ -4,14 +4,17 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 
 from swarm_api import exits
 from swarm_trainer import vectors
-from swarm_trainer.data import particle_seed
+from swarm_trainer.data import Order, particle_seed, prefetched
+from swarm_trainer.drawing import Drawing
 from swarm_trainer.ending import Ending
 from swarm_trainer.errors import RefusedError
 from swarm_trainer.exchange import Exchange
@@ -20,10 +23,13 @@ from swarm_trainer.session import Session
 from swarm_trainer.surroundings import Surroundings
 from swarm_trainer.training_state import Stateful, TrainingState
 from swarm_trainer.weights import FlatWeights
-from swarm_trainer.wire.messages import Action, Donation, Goodbye, Metrics
+from swarm_trainer.wire.messages import Action, Donation, Goodbye, Metrics, Skip
+from swarm_trainer.wire.units import Spans, Stream, Unit
 
 log = logging.getLogger("swarm.particle")
 
+_LEAST_WINDOW = 8
+"""Units that a particle has in hand, at least."""
 _GOODBYE_SECONDS = 5.0
 _REUNION_SECONDS = 60.0
 """How long a particle that has finished waits for a synchronizer that is away, to give it its last steps."""
@@ -45,6 +51,8 @@ class Member(Particle):
         self._session = Session(surroundings, self._weights.schema, self._snapshot, self._donation)
         self._in_center = False
         self._done = False
+        self._loaders: WeakKeyDictionary[DataLoader[Any], Spans] = WeakKeyDictionary()
+        """Numbers of the calls of `batches` with each loader."""
         with self._ending_when_refused():
             welcome, tensors = self._session.attach()
         if welcome.action is Action.ADOPT:
@@ -77,8 +85,7 @@ class Member(Particle):
     def epochs(self, count: int) -> Iterator[int]:
         """As for one particle; after the last, what was not pushed yet is."""
         for epoch in super().epochs(count):
-            # Whoever is scaled away finishes its epoch with the share it had.
-            self.replicas = max(self._exchange.replicas, self.index + 1)
+            self.replicas = self._sharing()
             yield epoch
         self._finish()
 
@@ -107,6 +114,37 @@ class Member(Particle):
                 yield
             finally:
                 self._in_center = False
+
+    def _loaded(self, loader: DataLoader[Any], order: Order, stream: Stream) -> Iterator[tuple[Unit, Any]]:
+        if self._done:
+            share = range(self.index, stream.total, self.replicas)
+            yield from order.load(Unit(stream, number) for number in share)
+            return
+        self._tell_what_was_left()
+        self._loaders.setdefault(loader, Spans()).add(stream.call)
+        leases, period = self._session.leases, self._exchange.period
+        # Enough for what workers prefetch, and for the time that an answer takes.
+        begun = leases.begin(stream, window=max(2 * period, prefetched(loader) + period, _LEAST_WINDOW))
+        drawing = Drawing(self._session, begun, self._loaders[loader], self._sharing)
+        early = True
+        try:
+            # Workers come to the end of what there is before the script, and by then others may have left some.
+            while drawing.more():
+                for unit, batch in order.load(drawing.units()):
+                    if leases.start(begun, unit):
+                        yield unit, batch
+            early = False
+        finally:
+            leases.end(begun, early=early)
+
+    def _tell_what_was_left(self) -> None:
+        if self._session.attached:
+            for stream, units in self._session.leases.left_early():
+                self._session.tell(Skip(stream=stream, units=units))
+
+    def _sharing(self) -> int:
+        """Among how many the data is shared out. Whoever is scaled away finishes its epoch with the share it had."""
+        return max(self._exchange.replicas, self.index + 1)
 
     def _snapshot(self) -> vectors.Tensors:
         return vectors.read(self._weights, vectors.X, vectors.BUFFERS, vectors.INTEGERS, vectors.FROZEN)
@@ -148,6 +186,7 @@ class Member(Particle):
     def _finish(self) -> None:
         if not self._done:
             self._done = True
+            self._tell_what_was_left()
             with self._ending_when_refused():
                 self._exchange.rest(patience=_REUNION_SECONDS)
             self._say_goodbye(finished=True)

@@ -1,13 +1,14 @@
 """What a training script holds: the same object inside a swarm and outside, so the same script runs in both."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
-from swarm_trainer.data import shard
+from swarm_trainer.data import Order, can_be_shared, warn_unshared
+from swarm_trainer.wire.units import Stream, Unit
 
 
 class Particle:
@@ -23,6 +24,7 @@ class Particle:
     def __init__(self) -> None:
         self._epoch = 0
         self._epochs = 0
+        self._calls = 0
         self._fraction = 0.0
         self._swarm_seed = 0
 
@@ -44,25 +46,57 @@ class Particle:
         """
         self._epochs = count
         for epoch in range(self._epoch, count):
-            self._epoch, self._fraction = epoch, epoch / count
+            self._epoch, self._calls, self._fraction = epoch, 0, epoch / count
             self._moved(0)
             yield epoch
         self._epoch, self._fraction = count, 1.0
         self._moved(0)
 
     def batches(self, loader: DataLoader[Any]) -> Iterator[Any]:
-        """This particle's share of the loader's batches: every replicas-th sample of this epoch's order."""
-        batches: Iterable[Any] = shard(loader, self.index, self.replicas, epoch=self._epoch, seed=self._swarm_seed)
+        """This particle's part of one pass over the loader's batches, which the whole swarm makes together.
+
+        Batch k of the epoch's order is for particle k mod replicas. What one does not get to, because it died or is
+        slow, others do at the end of this pass or of a later one, so passes differ in length and one may be empty.
+        Leaving the loop early gives up the rest of the own share.
+
+        The order is the loader's, of all particles the same and of every epoch another if it shuffles; so are dataset,
+        collate_fn, workers and pinning. Over an IterableDataset every particle gets all batches, and is warned.
+        """
+        call, self._calls = self._calls, self._calls + 1
+        if not can_be_shared(loader):
+            yield from self._unshared(loader)
+            return
+        order = Order(loader, self._swarm_seed)
+        stream = Stream(self._epoch, call, total=len(order.of(self._epoch)))
+        reached, share = 0, -(-stream.total // self.replicas)
+        for unit, batch in self._loaded(loader, order, stream):
+            if unit.stream == stream:
+                reached = max(reached, unit.number // self.replicas + 1)
+            self._came_to(reached / share, batch)
+            yield batch
+
+    def _loaded(self, loader: DataLoader[Any], order: Order, stream: Stream) -> Iterator[tuple[Unit, Any]]:
+        """The units of a pass that are this particle's, with their batches."""
+        del loader
+        return order.load(Unit(stream, number) for number in range(stream.total))
+
+    def _unshared(self, loader: DataLoader[Any]) -> Iterator[Any]:
+        if self.replicas > 1:
+            warn_unshared()
         try:
-            total = len(batches)  # type: ignore[arg-type]
+            total = len(loader)
         except TypeError:
             total = 0
-        for number, batch in enumerate(batches, 1):
-            if total and self._epochs:
-                self._fraction = (self._epoch + number / total) / self._epochs
-            # Before the step, since the exchange inside it speaks for this batch too.
-            self._moved(_samples_in(batch))
+        for number, batch in enumerate(loader, 1):
+            self._came_to(number / total if total else 0.0, batch)
             yield batch
+
+    def _came_to(self, part: float, batch: Any) -> None:
+        """The script gets this batch, at this part of its epoch."""
+        if part and self._epochs:
+            self._fraction = (self._epoch + part) / self._epochs
+        # Before the step, since the exchange inside it speaks for this batch too.
+        self._moved(_samples_in(batch))
 
     def total_steps(self, loader: DataLoader[Any]) -> int:
         """Optimizer steps that this particle takes in all announced epochs of this loader; for schedules."""

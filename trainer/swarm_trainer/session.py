@@ -22,6 +22,7 @@ import torch
 
 from swarm_trainer.connection import Connection, connect
 from swarm_trainer.errors import LinkError, RefusedError
+from swarm_trainer.leases import Leases, Pass
 from swarm_trainer.position import Position
 from swarm_trainer.surroundings import Surroundings
 from swarm_trainer.vectors import Tensors, donation_rooms, room
@@ -114,6 +115,8 @@ class Session:
         self._welcomed = False
         self.position = Position()
         """Kept up to date by the training thread; rides on heartbeats."""
+        self.leases = Leases(surroundings.identity.index)
+        """Told to every synchronizer that the particle returns to."""
         self.round = 0
         """Last round whose reply was given to the training thread."""
         self._thread = threading.Thread(target=self._run, name="swarm-session", daemon=True)
@@ -186,6 +189,14 @@ class Session:
                 return said.message, said.tensors
         return None
 
+    def ask(self, begun: Pass, lease: say.Lease) -> None:
+        """Ask for units for a pass; the answer is for `leases`. May be called from any thread."""
+        begun.asked = True
+        if (connection := self._connection) is None:
+            begun.asked = False
+        else:
+            self._ask(connection, lease, {})
+
     def fetch_center(self) -> Tensors | None:
         """The center as it is now; None where there is no synchronizer."""
         said = self._fetch(say.FetchCenter(), say.Center)
@@ -199,7 +210,7 @@ class Session:
         """
         return self._fetch(say.FetchDonation(), say.Donation)
 
-    def tell(self, message: say.Metrics | say.Goodbye, *, timeout: float | None = None) -> None:
+    def tell(self, message: say.Metrics | say.Skip | say.Goodbye, *, timeout: float | None = None) -> None:
         """Say something that has no answer; without a synchronizer it is lost. timeout: wait until it is said.
 
         That the particle has finished is said again to every synchronizer to come, until it is taken back.
@@ -259,7 +270,7 @@ class Session:
     def _ask(
         self,
         connection: Connection,
-        message: say.Push | say.FetchCenter | say.FetchDonation | say.Metrics | say.Goodbye,
+        message: say.Push | say.Lease | say.Skip | say.FetchCenter | say.FetchDonation | say.Metrics | say.Goodbye,
         tensors: Mapping[str, torch.Tensor],
     ) -> Future[None]:
         saying = connection.say(message, tensors)
@@ -284,6 +295,7 @@ class Session:
 
     def _end(self, error: Exception) -> None:
         self._connection = None
+        self.leases.unanswered()
         self._inbox.put(_Over(error))
 
     def _cancel(self) -> None:
@@ -300,6 +312,7 @@ class Session:
                 log.log(logging.INFO if self._welcomed else logging.DEBUG, "no synchronizer: %s", error)
             if self._connection is not None:
                 lost, self._connection, retry = self._connection, None, _FIRST_RETRY
+                self.leases.unanswered()
                 self._inbox.put(_Lost(lost))
             # Full jitter, so that a swarm does not come back all at once.
             await asyncio.sleep(random.uniform(0, retry))  # noqa: S311
@@ -316,6 +329,7 @@ class Session:
                 round=self.round,
                 pending=self._pending,
                 progress=self.position.progress(),
+                work=self.leases.work(),
             )
             await connection.say(attach)
             while True:
@@ -342,6 +356,8 @@ class Session:
                 if message.settings is not None:
                     self._heartbeat_seconds = message.settings.sync.heartbeat_seconds
                 self._inbox.put(_Said(message, tensors))
+            case say.Leased():
+                self.leases.give(message.stream, message.units)
             case say.Center():
                 self._inbox.put(_Said(message, await connection.take(message.tensors, self._fresh)))
             case say.Donate():
@@ -360,6 +376,7 @@ class Session:
         if welcome.reply is not None:
             tensors = await connection.take(welcome.reply.tensors, self._reused)
         self._heartbeat_seconds = welcome.settings.sync.heartbeat_seconds
+        self.leases.revoked(welcome.revoked)
         self._pending = None
         # In this order: who sees that it is attached finds in the inbox what became of its last push.
         self._inbox.put(Return(welcome, tensors) if self._welcomed else _Said(welcome, tensors))

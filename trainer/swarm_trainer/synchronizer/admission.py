@@ -20,6 +20,7 @@ from swarm_trainer.synchronizer.swarm import Swarm
 from swarm_trainer.vectors import Tensors
 from swarm_trainer.weights import Schema
 from swarm_trainer.wire import messages as say
+from swarm_trainer.wire.units import Unit, pack
 
 log = logging.getLogger("swarm.synchronizer")
 
@@ -92,11 +93,14 @@ class Admission:
                     keepers = await self._gather(decision, [waiting[index] for index in founders])
         for index in swarm.ledger.finished():
             swarm.rounds.finish(index)
-        late = any(peer.attach is not None and peer.attach.returning for peer in swarm.peers.values())
-        for _, peer in sorted(swarm.peers.items()):
-            if peer.attach is not None:
-                keeps = peer in keepers or peer.attach.returning
-                self._admit(peer, peer.attach, keeps=keeps, expected=True, late=late)
+        entering = [
+            (not attach.returning, index, attach) for index, peer in swarm.peers.items() if (attach := peer.attach)
+        ]
+        late = not all(new for new, _, _ in entering)
+        # Who returns knows where the swarm is, and newcomers start there.
+        for new, index, attach in sorted(entering, key=lambda each: each[:2]):
+            peer = swarm.peers[index]
+            self._admit(peer, attach, keeps=peer in keepers or not new, expected=True, late=late)
 
     def _restore(self, manifest: Manifest, version: Version) -> None:
         swarm = self._swarm
@@ -125,6 +129,7 @@ class Admission:
                     lambda: Center.rebuild(swarm.algorithm, schema, weights, last_round=last)
                 )
                 swarm.ledger.forget(weights)
+                swarm.units.settle_before(min(peer.attach.progress.epoch for peer in states if peer.attach is not None))
                 log.info("center rebuilt from particles %s at round %d", sorted(weights), swarm.round)
                 if swarm.algorithm.rebuild_loses:
                     log.warning("lost with the last synchronizer: %s", swarm.algorithm.rebuild_loses)
@@ -165,6 +170,7 @@ class Admission:
         where = swarm.ledger.swarm_progress()
         own = {} if keeps else swarm.center.newcomer(peer.index)
         again = self._answers.again(peer.index, attach.pending) if keeps else None
+        epoch, revoked = self._units(peer, attach, where.epoch)
         swarm.rounds.join(peer.index, expected=expected)
         peer.admitted = True
         welcome = say.Welcome(
@@ -174,10 +180,23 @@ class Admission:
             reply=again.reply if again is not None else None,
             round=swarm.round,
             leader=swarm.leader,
-            progress=where.model_copy(update={"step": entry.progress.step, "samples": entry.progress.samples}),
+            progress=where.model_copy(
+                update={"epoch": epoch, "step": entry.progress.step, "samples": entry.progress.samples}
+            ),
             inherits=late and not keeps and swarm.settings.join.optimizer_state is OptimizerState.PEER,
+            revoked=pack(revoked),
         )
         swarm.answer(peer, welcome, again.tensors if again is not None else own)
         swarm.note("attached", peer)
         log.info("particle %d.%d attached: %s", peer.index, peer.identity.incarnation, welcome.action)
         swarm.changed.set()
+
+    def _units(self, peer: Peer, attach: say.Attach, epoch: int) -> tuple[int, list[Unit]]:
+        """The epoch that it enters, of a swarm that is in this one; and what a returning one must leave to others."""
+        units = self._swarm.units
+        if attach.returning:
+            units.enter(peer.index, attach.progress.epoch)
+            return epoch, units.returned(peer.index, attach.work)
+        epoch = units.entry(peer.index, epoch, paced=self._swarm.rounds.paced)
+        units.enter(peer.index, epoch)
+        return epoch, []

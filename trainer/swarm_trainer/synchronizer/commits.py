@@ -1,5 +1,6 @@
 """What becomes of a push: `rounds` decides when and with whom, the center how, and this carries it out."""
 
+import asyncio
 import logging
 import math
 import time
@@ -16,6 +17,7 @@ from swarm_trainer.synchronizer.rounds import Commit, Hold, Wait
 from swarm_trainer.synchronizer.swarm import Swarm
 from swarm_trainer.vectors import BUFFERS, INTEGERS, MODEL_VECTORS, Tensors
 from swarm_trainer.wire import messages as say
+from swarm_trainer.wire.units import unpack
 
 log = logging.getLogger("swarm.synchronizer")
 
@@ -92,6 +94,8 @@ class Commits:
         log.warning("particle %d pushed weights that are not finite; it adopts the center", peer.index)
         swarm.ledger[peer.index].refused += 1
         swarm.gauges.refused.inc()
+        if hopeless := swarm.units.refuse(peer.index, unpack(push.units)):
+            log.warning("%d batches gave weights that are not finite for the second time: given up", len(hopeless))
         swarm.rounds.excuse(peer.index, time.monotonic())
         self._answers.give(peer, push, say.ReplyStatus.REFUSED, Message(swarm.center.now.weights))
 
@@ -112,12 +116,18 @@ class Commits:
         pushes = {index: peer.push for index, peer in peers.items() if peer.push is not None}
         deliveries = {index: _delivery(push, peers[index].staged) for index, push in pushes.items()}
         round_ = Round(number=center.now.round + 1, seed=swarm.settings.seed, members=swarm.rounds.present)
+        # Already now: while the merge runs a contributor may go, and then its units must not go to anybody else.
+        for push in pushes.values():
+            swarm.units.commit(unpack(push.units))
         started = time.monotonic()
         try:
             replies = await swarm.in_merge_thread(lambda: center.merge(deliveries, round_))
-        except NoFitnessError as error:
+        except (NoFitnessError, asyncio.CancelledError) as error:
+            for index, push in pushes.items():
+                swarm.units.take_back(index, unpack(push.units))
             # Where losses were reported before, those of others who are away or have finished were finite.
-            if swarm.best is None or swarm.wanted <= deliveries.keys():
+            hopeless = swarm.best is None or swarm.wanted <= deliveries.keys()
+            if hopeless or isinstance(error, asyncio.CancelledError):
                 raise
             log.warning("%s", error)
             self._hold(decision)

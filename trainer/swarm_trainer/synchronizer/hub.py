@@ -24,6 +24,7 @@ from swarm_trainer.synchronizer.journal import Journal
 from swarm_trainer.synchronizer.peer import Peer
 from swarm_trainer.synchronizer.swarm import Swarm
 from swarm_trainer.wire import messages as say
+from swarm_trainer.wire.units import Spans, pack, unpack
 
 log = logging.getLogger("swarm.synchronizer")
 
@@ -72,6 +73,8 @@ class Hub:
                 swarm.answer(peer, say.Stop(message=str(error)))
             await swarm.settle()
             raise
+        if swarm.units.left:
+            log.warning("%d batches were not trained: nobody was left to do it", swarm.units.left)
         await swarm.settle()
 
     def keep(self) -> None:
@@ -152,6 +155,10 @@ class Hub:
                 tensors = await peer.take(message.tensors, swarm.empty, keep=True)
                 if peer.state is not None and not peer.state.done():
                     peer.state.set_result(tensors)
+            case say.Lease():
+                self._lease(peer, message)
+            case say.Skip():
+                swarm.units.skip(peer.index, message.stream, unpack(message.units))
             case say.FetchCenter():
                 now = swarm.center.now if swarm.center is not None else None
                 tensors = now.weights if now is not None else {}
@@ -171,6 +178,16 @@ class Hub:
                 return message.finished
         return True
 
+    def _lease(self, peer: Peer, lease: say.Lease) -> None:
+        if not peer.admitted:
+            msg = "it asks for units of work before the welcome"
+            raise LinkError(msg)
+        swarm = self._swarm
+        units = swarm.units.lease(
+            peer.index, lease.stream, lease.count, calls=Spans(lease.calls), paced=swarm.rounds.paced
+        )
+        swarm.answer(peer, say.Leased(stream=lease.stream, units=pack(units)))
+
     def _finished(self, peer: Peer) -> None:
         if not peer.admitted:
             msg = "a goodbye before the welcome"
@@ -178,6 +195,7 @@ class Hub:
         swarm = self._swarm
         swarm.ledger[peer.index].presence = Presence.FINISHED
         swarm.rounds.finish(peer.index)
+        swarm.units.finish(peer.index)
         self._finished_time = time.monotonic()
         swarm.note("finished", peer)
         log.info("particle %d.%d finished", peer.index, peer.identity.incarnation)
@@ -190,6 +208,7 @@ class Hub:
         if peer.admitted and swarm.ledger[peer.index].presence is Presence.ATTACHED:
             swarm.ledger.detach(peer.index)
             swarm.rounds.leave(peer.index)
+            swarm.units.leave(peer.index)
             swarm.forget(peer.index)
             swarm.note("detached", peer, why=why)
             log.info("particle %d.%d is gone: %s", peer.index, peer.identity.incarnation, why)

@@ -128,6 +128,11 @@ class Rounds:
         return sum(not member.overdue for member in self._members.values())
 
     @property
+    def paced(self) -> frozenset[int]:
+        """Those that the next round waits for: they keep the pace."""
+        return frozenset(self._expected())
+
+    @property
     def open(self) -> bool:
         """Whether anyone waits for an answer."""
         return bool(self._delivered)

@@ -21,6 +21,7 @@ from swarm_trainer.synchronizer.journal import Journal
 from swarm_trainer.synchronizer.ledger import Ledger
 from swarm_trainer.synchronizer.peer import Peer
 from swarm_trainer.synchronizer.rounds import Pace, Rounds
+from swarm_trainer.synchronizer.units import Table
 from swarm_trainer.vectors import Tensors, room
 from swarm_trainer.weights import Schema
 
@@ -46,7 +47,8 @@ class Swarm:
         self.peers: dict[int, Peer] = {}
         """Who is connected, by index; members are those that were admitted."""
         self.ledger = Ledger()
-        self.parts: dict[str, Part] = {"ledger": self.ledger}
+        self.units = Table(settings.replicas)
+        self.parts: dict[str, Part] = {"ledger": self.ledger, "units": self.units}
         """What goes into checkpoints beside the center."""
         self.rounds = Rounds(_pace(settings, barrier=self.algorithm.barrier))
         for index in settings.finished:
@@ -86,6 +88,7 @@ class Swarm:
     def use(self, settings: Settings, algorithm: Algorithm) -> None:
         """These hold from now on."""
         self.settings, self.algorithm = settings, algorithm
+        self.units.replicas = settings.replicas
         self.rounds.pace = _pace(settings, barrier=algorithm.barrier)
 
     def holds(self, peer: Peer) -> bool:

@@ -7,6 +7,9 @@ State (+ tensors on the link)   ->                           or to all when a re
                                 <-      Welcome (+ tensors)  action Adopt; or Keep, and the Reply to `pending` again
 Push (+ tensors)                ->
                                 <-      Reply (+ tensors)    Merged, Held, Refused or Forgotten
+Lease                           ->                           units of work for a pass over the data
+                                <-      Leased               at once; without any, the pass is over
+Skip                            ->                           the script left the pass early
 FetchCenter                     ->
                                 <-      Center (+ tensors)
 FetchDonation                   ->                           a newcomer, where the Welcome says so
@@ -27,6 +30,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from swarm_api.settings import Settings
+from swarm_trainer.wire.units import Span, Stream, Units, Work
 
 
 class _Message(BaseModel):
@@ -62,6 +66,8 @@ class Attach(_Message):
     pending: int | None = None
     """Sequence of a push that left and whose reply has not come: the welcome says what became of it."""
     progress: Progress = Progress()
+    work: Work = Work()
+    """Of one that returns."""
 
 
 class State(_Message):
@@ -87,6 +93,28 @@ class Push(_Message):
     numbers: dict[str, float] = Field(default_factory=dict)
     tensors: tuple[str, ...] = ()
     progress: Progress
+    units: tuple[Units, ...] = ()
+    """Trained since the last committed push, as far as batches are leased."""
+
+
+class Lease(_Message):
+    """Asks for units of work; answered by Leased."""
+
+    kind: Literal["lease"] = "lease"
+    stream: Stream
+    """The pass that it makes."""
+    count: int = Field(ge=1)
+    calls: tuple[Span, ...]
+    """Numbers of its calls of `batches` with the same loader: it can train what they left in earlier streams."""
+
+
+class Skip(_Message):
+    """The script left its loop over a stream."""
+
+    kind: Literal["skip"] = "skip"
+    stream: Stream
+    units: tuple[Units, ...]
+    """Leased for this pass, and not trained."""
 
 
 class FetchCenter(_Message):
@@ -156,7 +184,9 @@ class Goodbye(_Message):
     progress: Progress
 
 
-FromParticleMessage = Attach | State | Push | FetchCenter | FetchDonation | Donation | Heartbeat | Metrics | Goodbye
+FromParticleMessage = (
+    Attach | State | Push | Lease | Skip | FetchCenter | FetchDonation | Donation | Heartbeat | Metrics | Goodbye
+)
 
 
 class FromParticle(RootModel[FromParticleMessage]):
@@ -223,6 +253,17 @@ class Welcome(_Message):
     """Where the newcomer starts: the swarm's epoch, its own index's step and samples."""
     inherits: bool = False
     """Others have trained before: ask for a donation."""
+    revoked: tuple[Units, ...] = ()
+    """Of a returning one's untrained units: others have them."""
+
+
+class Leased(_Message):
+    """Answers Lease."""
+
+    kind: Literal["leased"] = "leased"
+    stream: Stream
+    units: tuple[Units, ...]
+    """None: nothing is left for this pass."""
 
 
 class Center(_Message):
@@ -252,7 +293,7 @@ class Stop(_Message):
     message: str
 
 
-FromSynchronizerMessage = SendState | Welcome | Reply | Center | Donate | Donation | Alive | Stop
+FromSynchronizerMessage = SendState | Welcome | Reply | Leased | Center | Donate | Donation | Alive | Stop
 
 
 class FromSynchronizer(RootModel[FromSynchronizerMessage]):
