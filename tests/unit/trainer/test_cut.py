@@ -251,11 +251,11 @@ def test_a_push_that_is_repeated_gets_the_same_answer_and_an_older_one_none(worl
     assert synchronizer.reported(0).contributions == 2
 
 
-@pytest.mark.parametrize("remembers", [True, False])
-def test_a_new_synchronizer_merges_a_pending_push_only_if_it_does_not_know_that_it_was_merged(
-    world: World, remembers: bool
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_new_synchronizer_merges_a_pending_push_only_if_its_checkpoint_has_not_got_it(
+    world: World, keeps: bool
 ) -> None:
-    first = world.synchronizer(replicas=1, algorithm=COUNTING)
+    first = world.synchronizer(keeps=keeps, replicas=1, algorithm=COUNTING)
     cable = world.cable()
     model = nn.Linear(3, 1)
     particle = world.particle(0, model=model, cable=cable)
@@ -273,13 +273,12 @@ def test_a_new_synchronizer_merges_a_pending_push_only_if_it_does_not_know_that_
     cable.hold()
     going = world._threads.submit(train)
     first.until(lambda: contributions(first) == 3, "merged, and the reply is on its way")
-    known = first.hub._swarm.ledger.dump()
+    if keeps:
+        first.until_kept(3)
     first.stop()
     cable.cut()
     going.result(SECONDS)
-    second = world.synchronizer(replicas=1, algorithm=COUNTING)
-    if remembers:
-        second.hub._swarm.ledger.load(known)
+    second = world.synchronizer(keeps=keeps, replicas=1, algorithm=COUNTING)
     training.exchange.rest(patience=SECONDS)
-    assert (second.reported(0).step, contributions(second)) == (8, 4 if remembers else 1)
+    assert (second.reported(0).step, contributions(second)) == (8, 4 if keeps else 1)
     assert second.hub._swarm.ledger.samples == 0
