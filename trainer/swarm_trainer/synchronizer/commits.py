@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from swarm_api.report import SwarmState
 from swarm_trainer.algorithms.base import Contribution, Fitness, Message, Round
 from swarm_trainer.errors import LinkError, NoFitnessError
-from swarm_trainer.synchronizer.center import Delivery, is_finite
+from swarm_trainer.synchronizer.center import Delivery, is_sound
 from swarm_trainer.synchronizer.peer import Peer
 from swarm_trainer.synchronizer.rounds import Commit, Hold, Wait
 from swarm_trainer.synchronizer.swarm import Swarm
@@ -38,10 +38,11 @@ class Commits:
             raise LinkError(msg)
         peer.staged = await peer.take(push.tensors, swarm.empty, keep=False)
         swarm.ledger[peer.index].heard = push.progress
-        finite = await swarm.in_merge_thread(lambda: is_finite(peer.staged.values()))
+        center = swarm.center.now.vectors
+        sound = await swarm.in_merge_thread(lambda: is_sound(peer.staged, center))
         if not swarm.holds(peer):
             return
-        if finite:
+        if sound:
             peer.push = push
             swarm.rounds.deliver(peer.index, time.monotonic())
         else:
