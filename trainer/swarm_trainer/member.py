@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
@@ -18,6 +17,7 @@ from swarm_trainer.errors import RefusedError
 from swarm_trainer.exchange import Exchange
 from swarm_trainer.particle import Particle
 from swarm_trainer.session import Session
+from swarm_trainer.steps import Steps
 from swarm_trainer.surroundings import Surroundings
 from swarm_trainer.weights import FlatWeights
 from swarm_trainer.wire.messages import Action, Goodbye, Metrics
@@ -34,7 +34,8 @@ class Member(Particle):
 
     def __init__(self, surroundings: Surroundings, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
         super().__init__()
-        self._weights = FlatWeights(model)
+        self._weights = FlatWeights(model, optimizers)
+        Steps(optimizers, self._weights.parameters, begin=self._before_step, end=self._after_step)
         self._session = Session(surroundings, self._weights.schema, self._snapshot)
         self._in_center = False
         self._done = False
@@ -59,8 +60,6 @@ class Member(Particle):
             leader=welcome.leader,
             replicas=settings.replicas,
         )
-        optimizers[0].register_step_pre_hook(self._before_step)
-        optimizers[-1].register_step_post_hook(self._after_step)
         self._ending = Ending(self._at_exit)
 
     @property
@@ -111,13 +110,13 @@ class Member(Particle):
         position.epoch, position.fraction = self._epoch, self._fraction
 
     @torch.no_grad()
-    def _before_step(self, *_: Any) -> None:
+    def _before_step(self) -> None:
         if not self._done:
             with self._ending_when_refused():
                 self._exchange.before_step()
 
     @torch.no_grad()
-    def _after_step(self, *_: Any) -> None:
+    def _after_step(self) -> None:
         if self._done:
             return
         with self._ending_when_refused():
