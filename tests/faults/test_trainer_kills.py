@@ -45,6 +45,32 @@ def all_train(swarm: Processes, *indices: int) -> None:
         )
 
 
+FORK_A_WORKER = """
+if os.fork() == 0:  # As a DataLoader does; its workers notice the end of their parent only after seconds.
+    for _ in range(900):
+        if os.path.exists("leave"):
+            break
+        time.sleep(0.1)
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("link", Link)
+def test_a_kill_is_noticed_although_a_worker_of_the_particle_lives_on(tmp_path: Path, link: Link) -> None:
+    script = training(attached=FORK_A_WORKER)
+    with swarm_of(tmp_path, script, replicas=2, algorithm=LOCAL_SGD, sync=Sync(link=link)) as swarm:
+        synchronizer = swarm.synchronizer()
+        particles = [swarm.particle(index) for index in range(2)]
+        try:
+            all_train(swarm, 0, 1)
+            particles[1].signal(signal.SIGKILL)
+            swarm.until_presence(1, Presence.DETACHED)
+            swarm.trains_on("particle-0-1")
+        finally:
+            swarm.touch("leave")
+        assert synchronizer.poll() is None
+
+
 @pytest.mark.parametrize("link", Link)
 def test_a_killed_particle_comes_back_from_the_center_and_the_others_never_stop(tmp_path: Path, link: Link) -> None:
     sync = Sync(link=link)

@@ -1,14 +1,17 @@
 """The one call that makes a training script a particle."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
 from torch.optim import Optimizer
 
+from swarm_trainer.errors import UnsupportedModelError
 from swarm_trainer.member import Member
 from swarm_trainer.particle import Particle
 from swarm_trainer.surroundings import Surroundings, in_swarm
 from swarm_trainer.training_state import Stateful, require_stateful
+
+_attached = False
 
 
 def attach(
@@ -23,19 +26,33 @@ def attach(
 
     Args:
         model: Its parameters become views of one flat buffer; the objects stay the same.
-        optimizer: Whoever steps the model; with several, a step is over when the last of them has stepped.
+        optimizer: Whoever steps the model; with several, a step is over when each of them has stepped.
         state: What else a newcomer takes over from a live particle, by name, such as `{"scheduler": scheduler}`:
             anything whose `state_dict()` is plain data and tensors. The optimizers are taken over anyway, with the
             hyper-parameters of their groups, unless `spec.particles.join.optimizerState` is Fresh.
 
     Raises:
-        TypeError: Something in `state` has no state_dict and load_state_dict.
-        UnsupportedModelError: The model cannot be exchanged; the message says what to change.
+        TypeError: These are no model and no optimizers, or something in `state` has no state_dict and load_state_dict.
+        UnsupportedModelError: The model cannot be exchanged, or one is attached already; says what to change.
         NotInSwarmError: The process has some of the operator's environment, but not all.
     """
+    global _attached
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is {type(model).__name__}: a torch.nn.Module is needed")
+    optimizers = list(optimizer) if isinstance(optimizer, Iterable) else [optimizer]
+    strangers = [type(each).__name__ for each in optimizers if not isinstance(each, Optimizer)]
+    if strangers or not optimizers:
+        found = strangers[0] if strangers else "nothing"
+        raise TypeError(f"optimizer is {found}: a torch.optim.Optimizer, or a list of them, is needed")
     state = state or {}
     require_stateful(state)
     if not in_swarm():
         return Particle()
-    optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
-    return Member(Surroundings.read(), model, optimizers, state)
+    if _attached:
+        raise UnsupportedModelError(
+            "attach was called twice, and a process is one particle: attach nn.ModuleList([model, ...]) and the list "
+            "of all optimizers, once"
+        )
+    member = Member(Surroundings.read(), model, optimizers, state)
+    _attached = True
+    return member

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import logging
+import os
 import socket
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
@@ -29,6 +31,17 @@ log = logging.getLogger("swarm.particle")
 
 _CONNECT_SECONDS: Final = 5.0
 _SILENCE_SECONDS: Final = 10.0
+
+_dialed: Final = weakref.WeakSet[socket.socket]()
+
+
+def _close_inherited() -> None:
+    """A worker that the script forks and that outlives it must not keep its connections open."""
+    for sock in _dialed:
+        sock.close()
+
+
+os.register_at_fork(after_in_child=_close_inherited)
 
 
 class Connection:
@@ -143,6 +156,7 @@ async def _dial(host: str, port: int) -> socket.socket:
     error: OSError = ConnectionError(f"{host} has no address")
     for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         sock = socket.socket(family, kind, protocol)
+        _dialed.add(sock)
         sock.setblocking(False)
         try:
             await loop.sock_connect(sock, address)

@@ -20,6 +20,7 @@ from swarm_trainer.errors import RefusedError
 from swarm_trainer.exchange import Exchange
 from swarm_trainer.particle import Particle
 from swarm_trainer.session import Session
+from swarm_trainer.steps import Steps
 from swarm_trainer.surroundings import Surroundings
 from swarm_trainer.training_state import Stateful, TrainingState
 from swarm_trainer.weights import FlatWeights
@@ -46,8 +47,9 @@ class Member(Particle):
         state: Mapping[str, Stateful],
     ) -> None:
         super().__init__()
-        self._weights = FlatWeights(model)
+        self._weights = FlatWeights(model, optimizers)
         self._training = TrainingState(optimizers, state)
+        Steps(optimizers, self._weights.parameters, begin=self._before_step, end=self._after_step)
         self._session = Session(surroundings, self._weights.schema, self._snapshot, self._donation)
         self._in_center = False
         self._done = False
@@ -73,8 +75,6 @@ class Member(Particle):
             settings=settings,
             leader=welcome.leader,
         )
-        optimizers[0].register_step_pre_hook(self._before_step)
-        optimizers[-1].register_step_post_hook(self._after_step)
         self._ending = Ending(self._at_exit)
 
     @property
@@ -163,13 +163,13 @@ class Member(Particle):
         position.epoch, position.fraction = self._epoch, self._fraction
 
     @torch.no_grad()
-    def _before_step(self, *_: Any) -> None:
+    def _before_step(self) -> None:
         if not self._done:
             with self._ending_when_refused():
                 self._exchange.before_step()
 
     @torch.no_grad()
-    def _after_step(self, *_: Any) -> None:
+    def _after_step(self) -> None:
         if self._done:
             return
         with self._ending_when_refused():

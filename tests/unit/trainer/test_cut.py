@@ -270,6 +270,8 @@ def test_a_new_synchronizer_merges_a_pending_push_only_if_its_checkpoint_has_not
         return synchronizer.reported(0).contributions
 
     train()
+    if keeps:
+        first.until_kept(2)
     cable.hold()
     going = world._threads.submit(train)
     first.until(lambda: contributions(first) == 3, "merged, and the reply is on its way")

@@ -263,7 +263,7 @@ def live_through(world: World, history: list[tuple[Any, ...]]) -> None:
         getattr(world, event)(*arguments)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(world=worlds(), history=st.lists(st.one_of(*CONNECTED, RUN), max_size=40))
 def test_whatever_dies_joins_or_lags_all_is_trained_and_nothing_that_was_committed_is_trained_again(
     world: World, history: list[tuple[Any, ...]]
@@ -275,7 +275,7 @@ def test_whatever_dies_joins_or_lags_all_is_trained_and_nothing_that_was_committ
     assert world.table.left == 0
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(world=worlds(), history=st.lists(st.one_of(*CONNECTED, *CUTS, RUN), max_size=40))
 def test_particles_that_train_alone_for_a_while_leave_nothing_out(world: World, history: list[tuple[Any, ...]]) -> None:
     live_through(world, history)
@@ -284,7 +284,7 @@ def test_particles_that_train_alone_for_a_while_leave_nothing_out(world: World, 
     assert world.table.left == 0
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(world=worlds(), history=st.lists(st.one_of(*CUTS, *RESTARTS, RUN), max_size=40))
 def test_a_synchronizer_that_starts_again_learns_from_those_who_live_what_was_done(
     world: World, history: list[tuple[Any, ...]]
@@ -294,7 +294,7 @@ def test_a_synchronizer_that_starts_again_learns_from_those_who_live_what_was_do
     assert not world.missing
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(world=worlds(), history=st.lists(st.one_of(*CONNECTED, *CUTS, *RESTARTS, RUN), max_size=40))
 def test_only_what_the_dead_left_in_epochs_that_all_survivors_are_past_may_be_lost_with_the_synchronizer(
     world: World, history: list[tuple[Any, ...]]

@@ -8,7 +8,7 @@ So whoever reads gets one round's center whole, however long it takes to send it
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -99,9 +99,17 @@ class Center:
         self.now = Version(self.now.round, state, self.now.vectors)
 
 
-def is_finite(tensors: Iterable[torch.Tensor]) -> bool:
-    """Whether no value is NaN or infinite; one pass, no temporary."""
-    return all(math.isfinite(_sum(tensor)) for tensor in tensors if tensor.is_floating_point())
+def is_sound(pushed: Tensors, center: Tensors) -> bool:
+    """Whether no value is NaN or infinite, but for those buffers that are so in the center: masks hold -inf."""
+    return all(
+        _is_finite(tensor) or (name == BUFFERS and bool((tensor.isfinite() | (tensor == center[BUFFERS])).all()))
+        for name, tensor in pushed.items()
+    )
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    """One pass, no temporary."""
+    return not tensor.is_floating_point() or math.isfinite(_sum(tensor))
 
 
 def _sum(tensor: torch.Tensor) -> float:
@@ -114,7 +122,9 @@ def _fold(brought: Sequence[Mapping[str, torch.Tensor]], least: torch.Tensor | N
     """The buffers' mean and the integers' maximum, as new tensors, of what a model has of them."""
     folded = {}
     if BUFFERS in brought[0]:
-        folded[BUFFERS] = average([tensors[BUFFERS] for tensors in brought])
+        mean = average([tensors[BUFFERS] for tensors in brought])
+        # Infinity minus infinity is none, and what is infinite is so with all of them.
+        folded[BUFFERS] = mean if _is_finite(mean) else mean.where(mean.isfinite(), brought[0][BUFFERS])
     if INTEGERS in brought[0]:
         highest = brought[0][INTEGERS].clone() if least is None else torch.maximum(least, brought[0][INTEGERS])
         for tensors in brought[1:]:

@@ -10,7 +10,7 @@ from swarm_api.report import SwarmState
 from swarm_trainer.algorithms.base import Contribution, Fitness, Message, Round
 from swarm_trainer.errors import LinkError, NoFitnessError
 from swarm_trainer.synchronizer.answers import Answers
-from swarm_trainer.synchronizer.center import Delivery, is_finite
+from swarm_trainer.synchronizer.center import Delivery, is_sound
 from swarm_trainer.synchronizer.generations import Generations
 from swarm_trainer.synchronizer.peer import Peer
 from swarm_trainer.synchronizer.rounds import Commit, Hold, Wait
@@ -54,7 +54,8 @@ class Commits:
         if again is None:
             entry.answer = None
         peer.staged = await peer.take(push.tensors, swarm.empty, keep=False)
-        finite = await swarm.in_merge_thread(lambda: is_finite(peer.staged.values()))
+        center = swarm.center.now.vectors
+        sound = await swarm.in_merge_thread(lambda: is_sound(peer.staged, center))
         if not swarm.holds(peer):
             return
         entry.heard = push.progress
@@ -62,7 +63,7 @@ class Commits:
             swarm.answer(peer, again.reply, again.tensors)
         elif not self._generations.covers(push):
             self._answers.give(peer, push, say.ReplyStatus.HELD, settings=swarm.settings)
-        elif finite:
+        elif sound:
             peer.push = push
             swarm.rounds.deliver(peer.index, time.monotonic())
         else:

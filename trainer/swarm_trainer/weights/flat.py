@@ -1,15 +1,20 @@
 """A model's weights as one flat vector that is, where possible, the very memory the model trains on."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from swarm_trainer.errors import UnsupportedModelError
 from swarm_trainer.weights.schema import Entry, Kind, Schema
 from swarm_trainer.weights.survey import Slot, is_plain, local, overlapping, survey, unwrapped
+
+log = logging.getLogger("swarm.particle")
 
 
 class FlatWeights:
@@ -32,12 +37,17 @@ class FlatWeights:
     Modules wrapped by torch.compile or (Distributed)DataParallel are looked through: names are those of the module
     inside. Deep copies of the model are independent of x.
 
+    Args:
+        model: Which modules it has, and what kinds of tensors, is settled from now on.
+        optimizers: Who steps its weights.
+
     Raises:
         UnsupportedModelError: A tensor cannot be exchanged; says which and what to do.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> None:
         self._model = unwrapped(model)
+        self._optimizers = optimizers
         slots = survey(self._model)
         self.schema = Schema(entries=tuple(slot.entry for slot in slots))
         self._slots: dict[Kind, list[Slot]] = {kind: [s for s in slots if s.entry.kind is kind] for kind in Kind}
@@ -158,7 +168,8 @@ class FlatWeights:
 
         `.to()`, `load_state_dict(assign=True)` and the like give a parameter other memory and tell nobody. One that
         still has its shape, dtype and device is taken back, with the values it has now and the strides it had at
-        first. Costs about 10 microseconds for 60 parameters as long as nothing changed.
+        first. A new parameter whose optimizer still holds the old one gives its values to that, which is put back.
+        Costs about 10 microseconds for 60 parameters as long as nothing changed.
 
         Raises:
             UnsupportedModelError: A weight has another shape, dtype or device, or is gone, new, untied or unfrozen,
@@ -188,6 +199,7 @@ class FlatWeights:
                 )
 
     def _adopt(self) -> None:
+        returned: list[str] = []
         for i, slot in enumerate(self._slots[Kind.WEIGHT]):
             values, parameter = slot.live(), _parameter(slot)
             if parameter.device != self._devices[i]:
@@ -196,6 +208,11 @@ class FlatWeights:
                     "was attached: move the model before that"
                 )
             view, replaced = self._views[i], self.parameters[i]
+            if parameter is not replaced and self._is_stepped(replaced) and not self._is_stepped(parameter):
+                local(replaced).copy_(values)
+                slot.hold(self._model, replaced)
+                values, parameter = slot.live(), replaced
+                returned.append(slot.entry.name)
             moved = (values.data_ptr(), values.stride()) != (view.data_ptr(), view.stride())
             if self._inside[i] and moved:
                 if parameter is not replaced and replaced.data_ptr() == view.data_ptr():
@@ -204,6 +221,16 @@ class FlatWeights:
                 parameter.data = self._window(i)
             self.parameters[i] = parameter
         self._remember()
+        if returned:
+            log.warning(
+                "%r and %d more were replaced, but not in the optimizer: what it steps took their values",
+                returned[0],
+                len(returned) - 1,
+            )
+
+    def _is_stepped(self, parameter: nn.Parameter) -> bool:
+        groups = chain.from_iterable(optimizer.param_groups for optimizer in self._optimizers)
+        return any(held is parameter for group in groups for held in group["params"])
 
     def _remember(self) -> None:
         self._homes = [home for slot in self._slots[Kind.WEIGHT] for home in slot.homes]

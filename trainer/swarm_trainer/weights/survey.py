@@ -59,6 +59,13 @@ class Slot:
             )
         return tensor
 
+    def hold(self, model: nn.Module, tensor: torch.Tensor) -> None:
+        """Put another tensor into all its places in the model."""
+        for name in (self.entry.name, *self.entry.aliases):
+            prefix, _, key = name.rpartition(".")
+            # Not into the dictionary: recurrent layers keep a list of their weights as well.
+            setattr(model.get_submodule(prefix), key, tensor)
+
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside torch.compile and (Distributed)DataParallel, whose names a plain script can load."""
