@@ -72,9 +72,12 @@ def test_when_everything_is_killed_the_swarm_goes_on_from_its_newest_checkpoint(
             assert said[0]["start"] == digest(state_dict(kept.manifest.weights, version.weights))
             assert said[1]["epoch"] == 1
             assert said[1]["loss"] < 1.0
-            report = swarm.reported(index)
-            assert report is not None
-            assert report.step > ledger[index]["progress"]["step"] > 0
+            steps = ledger[index]["progress"]["step"]
+            assert steps > 0
+            eventually(
+                lambda index=index, steps=steps: (report := swarm.reported(index)) and report.step > steps,
+                f"particle {index} goes on from step {steps}",
+            )
         rounds = [line["round"] for line in swarm.history("round")]
         assert rounds[rounds.index(kept.manifest.round) :].count(kept.manifest.round + 1) in (1, 2)
         restored = swarm.history("restored")

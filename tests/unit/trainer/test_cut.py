@@ -261,19 +261,20 @@ def test_a_new_synchronizer_merges_a_pending_push_only_if_its_checkpoint_has_not
     particle = world.particle(0, model=model, cable=cable)
     training = Training(particle, model, torch.optim.SGD(model.parameters(), lr=RATE), particle.attach())
 
-    def train() -> None:
+    def train(steps: int) -> None:
         with torch.no_grad():
-            for _ in range(4):
+            for _ in range(steps):
                 training.step(GRADIENT)
 
     def contributions(synchronizer: Synchronizer) -> int:
         return synchronizer.reported(0).contributions
 
-    train()
-    if keeps:
-        first.until_kept(2)
+    for round_ in (1, 2):
+        train(2)
+        if keeps:
+            first.until_kept(round_)
     cable.hold()
-    going = world._threads.submit(train)
+    going = world._threads.submit(train, 4)
     first.until(lambda: contributions(first) == 3, "merged, and the reply is on its way")
     if keeps:
         first.until_kept(3)
