@@ -64,6 +64,7 @@ async def _run(surroundings: Surroundings, settings: Settings) -> int:
         reports.publish(_report(hub), final=True)
         await asyncio.to_thread(reports.read_to_the_end.wait, _LINGER_SECONDS)
     except SwarmError as error:
+        hub.keep()  # What it says may be repaired, and the training resumed.
         log.error("training cannot go on: %s", error)
         return exits.TRAINING_FAILED
     except asyncio.CancelledError:
