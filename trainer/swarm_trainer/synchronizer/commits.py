@@ -55,6 +55,9 @@ class Commits:
             NoFitnessError: The algorithm needs losses and nobody reports any.
         """
         swarm = self._swarm
+        for index, peer in swarm.peers.items():
+            if peer.transferring:
+                swarm.rounds.moved(index, peer.moved_at)
         decision = swarm.rounds.decide(time.monotonic())
         match decision:
             case Wait():
@@ -126,7 +129,13 @@ class Commits:
             numbers=reply.numbers,
             tensors=tuple(reply.tensors),
         )
-        swarm.answer(peer, message, reply.tensors)
+
+        def sent() -> None:
+            if swarm.holds(peer):
+                swarm.rounds.sent(peer.index, time.monotonic())
+                swarm.changed.set()
+
+        swarm.answer(peer, message, reply.tensors, sent=sent)
 
     def _note(self, deliveries: Mapping[int, Delivery]) -> None:
         swarm = self._swarm

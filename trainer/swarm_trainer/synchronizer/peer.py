@@ -45,6 +45,11 @@ class Peer:
         return self._busy > 0
 
     @property
+    def moved_at(self) -> float:
+        """When a byte of any tensor last moved, monotonic."""
+        return self._link.moved_at
+
+    @property
     def silent_seconds(self) -> float:
         """Since anything was heard of it; a transfer under way is no silence."""
         return 0.0 if self.transferring else time.monotonic() - self._heard
