@@ -28,13 +28,14 @@ def room(schema: Schema, name: str) -> torch.Tensor:
     return torch.empty(layout.size, dtype=layout.dtype)
 
 
+def present(schema: Schema, *names: str) -> tuple[str, ...]:
+    """Those of these vectors that a model of this schema has."""
+    return tuple(name for name in names if schema.layouts[_KINDS.get(name, Kind.WEIGHT)].size)
+
+
 def read(weights: FlatWeights, *names: str) -> Tensors:
     """Fresh CPU copies of those of these vectors that the model has."""
-    return {
-        name: weights.read(kind).cpu()
-        for name in names
-        if weights.schema.layouts[kind := _KINDS.get(name, Kind.WEIGHT)].size
-    }
+    return {name: weights.read(_KINDS.get(name, Kind.WEIGHT)).cpu() for name in present(weights.schema, *names)}
 
 
 def write(weights: FlatWeights, tensors: Tensors) -> None:

@@ -5,6 +5,8 @@ import math
 import time
 from collections.abc import Mapping
 
+import torch
+
 from swarm_api.report import SwarmState
 from swarm_trainer.algorithms.base import Contribution, Fitness, Message, Round
 from swarm_trainer.errors import LinkError, NoFitnessError
@@ -12,7 +14,8 @@ from swarm_trainer.synchronizer.center import Delivery, is_finite
 from swarm_trainer.synchronizer.peer import Peer
 from swarm_trainer.synchronizer.rounds import Commit, Hold, Wait
 from swarm_trainer.synchronizer.swarm import Swarm
-from swarm_trainer.vectors import BUFFERS, INTEGERS, MODEL_VECTORS, Tensors
+from swarm_trainer.vectors import BUFFERS, INTEGERS, MODEL_VECTORS, Tensors, present
+from swarm_trainer.weights import Schema
 from swarm_trainer.wire import messages as say
 
 log = logging.getLogger("swarm.synchronizer")
@@ -36,7 +39,8 @@ class Commits:
         if swarm.center is None or not peer.admitted or peer.push is not None:
             msg = "a push out of turn: before the welcome, or before the answer to the last one"
             raise LinkError(msg)
-        peer.staged = await peer.take(push.tensors, swarm.empty, keep=False)
+        brings = self._vectors_of_a_push(swarm.center.schema)
+        peer.staged = await peer.take(push.tensors, brings, swarm.empty, keep=False)
         swarm.ledger[peer.index].heard = push.progress
         finite = await swarm.in_merge_thread(lambda: is_finite(peer.staged.values()))
         if not swarm.holds(peer):
@@ -47,6 +51,12 @@ class Commits:
         else:
             self._refuse(peer, push)
         swarm.changed.set()
+
+    def _vectors_of_a_push(self, schema: Schema) -> tuple[str, ...]:
+        nothing = torch.empty(0)
+        algorithm = self._swarm.algorithm
+        own = algorithm.push(algorithm.particle_state(nothing), nothing, Fitness(math.nan)).tensors
+        return *own, *present(schema, BUFFERS, INTEGERS)
 
     async def step(self) -> None:
         """Carry out the next decision, or wait until there may be one.
