@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help run test check api bench cluster cluster-down e2e generate clean setup lint
+.PHONY: help run test check api bench histories cluster cluster-down e2e generate clean setup lint
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -27,8 +27,11 @@ api: setup ## CRD, chart and operator against a real API server; builds Kubernet
 check: lint ## format, lint, types, import rules, unit tests
 	pytest tests/unit
 
+histories: setup ## random histories of rounds by the ten thousand: the long form of a unit test
+	pytest tests/unit/trainer/test_rounds_simulated.py --hypothesis-profile=histories --timeout=0
+
 bench: setup ## every benchmark, one after the other
-	@for script in benchmarks/[!_]*.py; do echo "== $$script"; python "$$script" || exit; done
+	@export PYTHONPATH=tests; for script in benchmarks/[!_]*.py; do echo "== $$script"; python "$$script" || exit; done
 
 cluster: setup ## a kind cluster with the operator in it; prints what to export
 	@PYTHONPATH=tests python -m e2e up

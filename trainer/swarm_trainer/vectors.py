@@ -48,13 +48,14 @@ def donation_rooms(schema: Schema, donation: Donation) -> Tensors:
     return {part.name: torch.empty(part.nbytes, dtype=torch.uint8) for part in donation.parts if part.nbytes}
 
 
+def present(schema: Schema, *names: str) -> tuple[str, ...]:
+    """Those of these vectors that a model of this schema has."""
+    return tuple(name for name in names if schema.layouts[_KINDS.get(name, Kind.WEIGHT)].size)
+
+
 def read(weights: FlatWeights, *names: str) -> Tensors:
     """Fresh CPU copies of those of these vectors that the model has."""
-    return {
-        name: weights.read(kind).cpu()
-        for name in names
-        if weights.schema.layouts[kind := _KINDS.get(name, Kind.WEIGHT)].size
-    }
+    return {name: weights.read(_KINDS.get(name, Kind.WEIGHT)).cpu() for name in present(weights.schema, *names)}
 
 
 def write(weights: FlatWeights, tensors: Tensors) -> None:

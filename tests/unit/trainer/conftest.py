@@ -3,8 +3,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from unit.trainer.in_process import World, a_world
+
+# Virtual clocks have no business with the real one, and a machine under load is slow.
+settings.register_profile("histories", max_examples=10_000, deadline=None)
+settings.register_profile("quick", max_examples=100, deadline=None)
+settings.load_profile("quick")
 
 
 @pytest.fixture

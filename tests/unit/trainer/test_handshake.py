@@ -9,8 +9,6 @@ import pytest
 
 from swarm_api.job import Link as LinkKind
 from swarm_trainer.errors import LinkError, RefusedError
-from swarm_trainer.synchronizer.door import Door
-from swarm_trainer.synchronizer.peer import Peer
 from swarm_trainer.wire import auth
 from swarm_trainer.wire.auth import Hello, Identity, Proof, Purpose, Terms, accept, examine, introduce
 from swarm_trainer.wire.channel import HANDSHAKE_LIMIT, MESSAGE_LIMIT, Channel
@@ -147,33 +145,3 @@ def test_another_protocol_is_refused_with_the_remedy() -> None:
     assert mine.reason == "ProtocolVersion"
     assert "use one version of the image" in str(mine)
     assert isinstance(theirs, LinkError)
-
-
-def test_strangers_that_say_nothing_are_put_out_and_keep_nobody_out() -> None:
-    entered: list[Peer] = []
-
-    async def visit() -> None:
-        async def welcome(peer: Peer) -> None:
-            entered.append(peer)
-
-        door = Door(job_uid="job", secret=SECRET, epoch=1, link=LinkKind.SWARM, welcome=welcome)
-        host, port = door.listen("127.0.0.1", 0)
-        serving = asyncio.create_task(door.serve())
-        strangers = [await asyncio.open_connection(host, port) for _ in range(20)]
-        for number, (_, writer) in enumerate(strangers):
-            writer.write((b"", b"\0", b"\0\0\0\x40{", b"GET / HTTP/1.0\r\n\r\n")[number % 4])
-        async with asyncio.timeout(10):  # One stranger after the other would take half a minute.
-            sock = socket.create_connection((host, port))
-            channel = Channel(sock)
-            assert await introduce(channel, Purpose.CONTROL, ME, SECRET) == Terms(LinkKind.SWARM, 1)
-        async with asyncio.timeout(10):
-            for reader, _ in strangers:
-                assert await reader.read() == b""
-        channel.close()
-        for _, writer in strangers:
-            writer.close()
-        serving.cancel()
-        await asyncio.gather(serving, return_exceptions=True)
-
-    asyncio.run(visit())
-    assert not entered

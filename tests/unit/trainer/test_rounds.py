@@ -29,11 +29,17 @@ def deliver(rounds: Rounds, *indices: int, now: float) -> None:
 
 
 def end(rounds: Rounds, now: float) -> Decision:
-    """Decide, and carry it out."""
+    """Decide, and carry it out at once."""
     decision = rounds.decide(now)
     assert not isinstance(decision, Wait), decision
-    rounds.answered(decision, now)
+    answer(rounds, decision, now)
     return decision
+
+
+def answer(rounds: Rounds, decision: Commit | Hold, now: float) -> None:
+    rounds.answered(decision, now)
+    for index in decision.contributors:
+        rounds.sent(index, now)
 
 
 def play(rounds: Rounds, *indices: int, at: float) -> None:
@@ -152,7 +158,7 @@ def test_below_min_replicas_a_frozen_member_costs_one_deadline_and_then_pushes_a
     rounds.deliver(0, 40.0)
     assert end(rounds, 40.0) == Hold((0,))
     rounds.deliver(1, 41.0)
-    assert rounds.decide(41.0) == Wait(41.0 + DEADLINE)
+    assert rounds.decide(41.0) == Wait(50.0 + DEADLINE)  # The other one needs 10 s for a period.
     rounds.deliver(0, 42.0)
     assert end(rounds, 42.0) == Commit((0, 1))
 
@@ -171,10 +177,11 @@ def test_what_arrives_while_a_round_is_merged_opens_the_next() -> None:
     rounds = rounds_of(3)
     deliver(rounds, 0, 1, now=0.0)
     decision = rounds.decide(GRACE)
-    assert decision == Commit((0, 1))
+    assert isinstance(decision, Commit)
+    assert decision.contributors == (0, 1)
     rounds.deliver(2, 1.5)
     rounds.leave(1)
-    rounds.answered(decision, 2.0)
+    answer(rounds, decision, 2.0)
     assert rounds.decide(2.0) == Wait(1.5 + GRACE)  # One of the two that are left is a quorum.
     rounds.deliver(0, 2.2)
     assert end(rounds, 2.2) == Commit((0, 2))
@@ -191,7 +198,7 @@ def test_adaptive_grace_follows_the_usual_spread() -> None:
     deliver(rounds, 0, 1, now=now + 1.0)
     decision = rounds.decide(now + 1.0)
     assert isinstance(decision, Wait)
-    assert decision.until == pytest.approx(now + 1.0 + 2 * 0.2, abs=0.01)
+    assert decision.until == pytest.approx(now + 1.2 + 2 * 0.2, abs=0.01)
 
 
 def test_new_settings_hand_back_what_was_delivered_blame_nobody_and_measure_paces_anew() -> None:
@@ -204,3 +211,64 @@ def test_new_settings_hand_back_what_was_delivered_blame_nobody_and_measure_pace
     assert rounds.decide(50) == Wait(50 + DEADLINE)
     deliver(rounds, 1, 2, now=50)
     assert end(rounds, 50) == Commit((0, 1, 2))
+
+
+def test_nobody_is_late_while_bytes_of_it_move_but_the_deadline_holds() -> None:
+    rounds = rounds_of(3)
+    deliver(rounds, 0, 1, now=0.0)
+    rounds.moved(2, 0.9)
+    assert rounds.decide(GRACE) == Wait(0.9 + GRACE)
+    rounds.moved(2, DEADLINE - 0.1)
+    assert rounds.decide(20.0) == Wait(DEADLINE)
+    rounds.deliver(2, 20.0)
+    decision = rounds.decide(20.0)
+    assert decision == Commit((0, 1, 2))
+    rounds.answered(decision, 20.0)
+    rounds.sent(0, 20.0)
+    rounds.sent(1, 20.0)
+    deliver(rounds, 0, 1, now=30.0)
+    rounds.sent(2, 31.0)
+    assert rounds.decide(31.0) == Wait(31.0 + 10.0 + GRACE), "it needs as long for a period as the others"
+
+
+def test_the_grace_of_each_begins_when_its_last_period_says_that_it_is_due() -> None:
+    rounds = rounds_of(3)
+    play(rounds, 0, 1, 2, at=0.0)
+    deliver(rounds, 0, 1, now=10.0)
+    rounds.deliver(2, 10.5)
+    assert end(rounds, 10.5) == Commit((0, 1, 2))
+    rounds.deliver(0, 20.0)
+    rounds.deliver(1, 20.1)
+    assert rounds.decide(20.2) == Wait(10.5 + 10.5 + GRACE)
+
+
+def test_one_that_is_late_but_keeps_the_pace_widens_the_grace() -> None:
+    rounds = rounds_of(3, grace=None)
+    for now in (0.0, 10.0):
+        play(rounds, 0, 1, 2, at=now)
+    deliver(rounds, 0, 1, now=20.0)
+    assert end(rounds, 20.2) == Commit((0, 1))
+    rounds.deliver(2, 21.0)
+    deliver(rounds, 0, 1, now=30.2)
+    assert end(rounds, 30.2) == Commit((0, 1, 2))
+    deliver(rounds, 0, 1, now=40.2)
+    decision = rounds.decide(40.2)
+    assert isinstance(decision, Wait)
+    assert decision.until is not None
+    assert decision.until > 41.5
+
+
+def test_one_that_stumbles_once_without_missing_a_round_is_waited_for_as_before() -> None:
+    rounds = rounds_of(3)
+    for now in (0.0, 10.0, 20.0):
+        play(rounds, 0, 1, 2, at=now)
+    deliver(rounds, 0, 1, now=30.0)
+    rounds.moved(2, 37.5)
+    rounds.deliver(2, 38.0)
+    assert end(rounds, 38.0) == Commit((0, 1, 2))
+    deliver(rounds, 0, 1, now=48.0)
+    assert rounds.decide(48.0) == Wait(48.0 + GRACE)
+    rounds.moved(2, 57.5)
+    rounds.deliver(2, 58.0)
+    assert end(rounds, 58.0) == Commit((0, 1, 2))
+    play(rounds, 0, 1, at=68.0)  # Twice is a habit.

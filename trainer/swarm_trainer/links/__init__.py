@@ -11,6 +11,7 @@ from swarm_trainer.links import backend
 from swarm_trainer.links.base import Link
 from swarm_trainer.links.gloo import open_gloo
 from swarm_trainer.links.swarm import open_swarm
+from swarm_trainer.links.tuning import PROGRESS_SECONDS
 
 
 class _Opener(Protocol):
@@ -25,7 +26,9 @@ _OPENERS: dict[LinkKind, _Opener] = {
 backend.register()
 
 
-async def open_link(kind: LinkKind, sock: socket.socket, rank: int, *, progress_seconds: float = 5.0) -> Link:
+async def open_link(
+    kind: LinkKind, sock: socket.socket, rank: int, *, progress_seconds: float = PROGRESS_SECONDS
+) -> Link:
     """Make a link of the running event loop; the peer must do the same.
 
     Args:

@@ -34,6 +34,11 @@ class Link(Protocol):
         """
         ...
 
+    @property
+    def moved_at(self) -> float:
+        """When a byte last moved in either direction, or an operation began on an idle link; monotonic seconds."""
+        ...
+
     def close(self) -> None:
         """End it; sends and receives under way fail at once with LinkError. May be called twice."""
         ...

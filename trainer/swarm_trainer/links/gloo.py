@@ -80,6 +80,11 @@ class GlooLink(Link):
                 await self._move(group.recv, tensor)
                 self._side.acknowledge()
 
+    @property
+    def moved_at(self) -> float:
+        """As in Link; gloo tells of whole pieces."""
+        return self._moved_at
+
     def close(self) -> None:
         """In the link's event loop: cancel what is posted. gloo may still write to a tensor for some milliseconds."""
         self._side.end(LinkError("the link was closed"))

@@ -105,6 +105,11 @@ class SwarmProcessGroup(dist.ProcessGroup):
         parts = [self._stream.send(nothing, _BARRIER_TAG), self._stream.recv(nothing, _BARRIER_TAG)]
         return SwarmWork(parts, [], self._stream.loop)
 
+    @property
+    def moved_at(self) -> float:
+        """When a byte last moved in either direction, or an operation began on an idle group; monotonic seconds."""
+        return self._stream.moved_at
+
     def close(self) -> None:
         """Fail everything under way with LinkError at once. May be called twice and from any thread."""
         self._stream.close()

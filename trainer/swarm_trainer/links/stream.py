@@ -42,7 +42,8 @@ class FramedStream:
         self._outgoing = Outgoing()
         self._incoming = Incoming()
         self._error: LinkError | None = None
-        self._moved_at = time.monotonic()
+        self.moved_at = time.monotonic()
+        """When a byte last moved either way, or something was posted with nothing under way."""
         self._reading = self._writing = False
         self._timer: asyncio.TimerHandle | None = None
         self._in_loop(self._on_readable)
@@ -65,7 +66,7 @@ class FramedStream:
         failed: list[Transfer] = []
         with self._lock:
             if not self._busy:
-                self._moved_at = time.monotonic()
+                self.moved_at = time.monotonic()
             transfer = lane.post(tensor, tag)
             if self._error:
                 failed = self._fail(self._error)
@@ -102,7 +103,7 @@ class FramedStream:
         with contextlib.suppress(BlockingIOError):
             while lane.wanted and budget > 0:
                 moved, transfer = lane.step(self._sock)
-                self._moved_at = time.monotonic()
+                self.moved_at = time.monotonic()
                 budget -= moved
                 if transfer:
                     finished.append(transfer)
@@ -130,7 +131,7 @@ class FramedStream:
         with self._lock:
             self._timer = None
             if self._error is None and self._busy:
-                left = self._moved_at + self._progress_seconds - time.monotonic()
+                left = self.moved_at + self._progress_seconds - time.monotonic()
                 if left > 0:
                     self._timer = self.loop.call_later(left, self._on_timer)
                 else:

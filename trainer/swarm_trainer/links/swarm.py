@@ -28,6 +28,11 @@ class SwarmLink(Link):
         """Receive whole."""
         await self._completed(self.group.recv([tensor], self.group.peer))
 
+    @property
+    def moved_at(self) -> float:
+        """As the group has it."""
+        return self.group.moved_at
+
     def close(self) -> None:
         """Close the group; from any thread."""
         self.group.close()

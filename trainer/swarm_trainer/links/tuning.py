@@ -1,12 +1,16 @@
 """Socket options of a link."""
 
 import socket
+from typing import Final
+
+PROGRESS_SECONDS: Final = 5.0
+"""Without a byte for so long, a transfer under way has failed."""
 
 _KEEPALIVE_SECONDS = 5
 _KEEPALIVE_PROBES = 3
 
 
-def tune(sock: socket.socket, progress_seconds: float) -> None:
+def tune(sock: socket.socket, progress_seconds: float = PROGRESS_SECONDS) -> None:
     """Make a connected TCP socket non-blocking, prompt, and sure to notice a peer that is gone without a word.
 
     An unreachable peer is given up after twice the progress time. Not less: Linux applies TCP_USER_TIMEOUT also to

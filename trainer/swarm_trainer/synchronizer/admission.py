@@ -39,9 +39,12 @@ class Admission:
         """A particle wants to be a member: it waits until the swarm is founded, then for the end of a commit.
 
         Raises:
-            LinkError: It has another model.
+            LinkError: It has another model, or attached before.
         """
         swarm = self._swarm
+        if peer.attach is not None:
+            msg = "a second attach on one connection"
+            raise LinkError(msg)
         if mismatch := self._mismatch(attach):
             msg = f"particle {peer.index} brings another model than the swarm's: {mismatch}"
             await peer.say(say.Stop(message=msg))

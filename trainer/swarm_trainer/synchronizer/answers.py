@@ -1,5 +1,7 @@
 """Every push is answered once, and whoever asks again gets the same answer."""
 
+import time
+
 from swarm_api.settings import Settings
 from swarm_trainer.algorithms.base import Message
 from swarm_trainer.synchronizer.ledger import Answer
@@ -31,7 +33,7 @@ class Answers:
         reply = self._reply(push.sequence, status, settings, message)
         self._swarm.ledger[peer.index].answered(Answer(reply, message.tensors))
         if self._swarm.holds(peer):
-            self._swarm.answer(peer, reply, message.tensors)
+            self._swarm.answer(peer, reply, message.tensors, sent=lambda: self._sent(peer))
 
     def again(self, index: int, sequence: int | None) -> Answer | None:
         """The answer to this push; None: it never was merged, and as long as it is not made again, will not be."""
@@ -41,6 +43,12 @@ class Answers:
         if sequence is not None and sequence == entry.merged:
             return Answer(self._reply(sequence, say.ReplyStatus.FORGOTTEN), {})
         return None
+
+    def _sent(self, peer: Peer) -> None:
+        swarm = self._swarm
+        if swarm.holds(peer):
+            swarm.rounds.sent(peer.index, time.monotonic())
+            swarm.changed.set()
 
     def _reply(
         self,

@@ -6,6 +6,8 @@ import math
 import time
 from collections.abc import Callable, Mapping
 
+import torch
+
 from swarm_api.report import SwarmState
 from swarm_trainer.algorithms.base import Contribution, Fitness, Message, Round
 from swarm_trainer.errors import LinkError, NoFitnessError
@@ -15,7 +17,8 @@ from swarm_trainer.synchronizer.generations import Generations
 from swarm_trainer.synchronizer.peer import Peer
 from swarm_trainer.synchronizer.rounds import Commit, Hold, Wait
 from swarm_trainer.synchronizer.swarm import Swarm
-from swarm_trainer.vectors import BUFFERS, INTEGERS, MODEL_VECTORS, Tensors
+from swarm_trainer.vectors import BUFFERS, INTEGERS, MODEL_VECTORS, Tensors, present
+from swarm_trainer.weights import Schema
 from swarm_trainer.wire import messages as say
 from swarm_trainer.wire.units import unpack
 
@@ -53,7 +56,8 @@ class Commits:
         again = self._answers.again(peer.index, push.sequence)
         if again is None:
             entry.answer = None
-        peer.staged = await peer.take(push.tensors, swarm.empty, keep=False)
+        brings = self._vectors_of_a_push(swarm.center.schema)
+        peer.staged = await peer.take(push.tensors, brings, swarm.empty, keep=False)
         center = swarm.center.now.vectors
         sound = await swarm.in_merge_thread(lambda: is_sound(peer.staged, center))
         if not swarm.holds(peer):
@@ -70,6 +74,12 @@ class Commits:
             self._refuse(peer, push)
         swarm.changed.set()
 
+    def _vectors_of_a_push(self, schema: Schema) -> tuple[str, ...]:
+        nothing = torch.empty(0)
+        algorithm = self._swarm.algorithm
+        own = algorithm.push(algorithm.particle_state(nothing), nothing, Fitness(math.nan)).tensors
+        return *own, *present(schema, BUFFERS, INTEGERS)
+
     async def step(self) -> None:
         """Carry out the next decision, or wait until there may be one.
 
@@ -77,6 +87,9 @@ class Commits:
             NoFitnessError: The algorithm needs losses and nobody reports any.
         """
         swarm = self._swarm
+        for index, peer in swarm.peers.items():
+            if peer.transferring:
+                swarm.rounds.moved(index, peer.moved_at)
         decision = swarm.rounds.decide(time.monotonic())
         match decision:
             case Wait():

@@ -57,7 +57,7 @@ class Donors:
         schema = self._swarm.schema
         assert schema is not None
         rooms = donation_rooms(schema, donation)
-        tensors = await donor.take(donation.tensors, rooms.__getitem__, keep=True)
+        tensors = await donor.take(donation.tensors, rooms, rooms.__getitem__, keep=True)
         asked, donor.donation = donor.donation, None
         if asked is not None and not asked.done():
             asked.set_result((donation.model_copy(update={"donor": donor.index}), tensors))

@@ -23,6 +23,7 @@ from swarm_trainer.synchronizer.generations import Generations
 from swarm_trainer.synchronizer.journal import Journal
 from swarm_trainer.synchronizer.peer import Peer
 from swarm_trainer.synchronizer.swarm import Swarm
+from swarm_trainer.vectors import MODEL_VECTORS, X, present
 from swarm_trainer.wire import messages as say
 from swarm_trainer.wire.units import Spans, pack, unpack
 
@@ -152,7 +153,11 @@ class Hub:
             case say.Push():
                 await self._commits.pushed(peer, message)
             case say.State():
-                tensors = await peer.take(message.tensors, swarm.empty, keep=True)
+                if peer.state is None or swarm.schema is None:
+                    msg = "weights that nobody asked for"
+                    raise LinkError(msg)
+                whole = present(swarm.schema, X, *MODEL_VECTORS)
+                tensors = await peer.take(message.tensors, whole, swarm.empty, keep=True)
                 if peer.state is not None and not peer.state.done():
                     peer.state.set_result(tensors)
             case say.Lease():

@@ -2,11 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from pydantic import BaseModel
 
+from swarm_trainer.errors import LinkError
 from swarm_trainer.links.base import Link
 from swarm_trainer.wire.auth import Identity
 from swarm_trainer.wire.channel import Channel
@@ -47,6 +48,11 @@ class Peer:
         return self._busy > 0
 
     @property
+    def moved_at(self) -> float:
+        """When a byte of any tensor last moved, monotonic."""
+        return self._link.moved_at
+
+    @property
     def silent_seconds(self) -> float:
         """Since anything was heard of it; a transfer under way is no silence."""
         return 0.0 if self.transferring else time.monotonic() - self._heard
@@ -62,13 +68,27 @@ class Peer:
         return message
 
     async def take(
-        self, names: tuple[str, ...], empty: Callable[[str], torch.Tensor], *, keep: bool
+        self,
+        names: tuple[str, ...],
+        wanted: Collection[str],
+        empty: Callable[[str], torch.Tensor],
+        *,
+        keep: bool,
     ) -> dict[str, torch.Tensor]:
-        """Receive the tensors it just announced; keep: into fresh memory, else where its last ones were.
+        """Receive the tensors it just announced.
+
+        Args:
+            names: As announced.
+            wanted: What they must be; so nobody can make us take memory for more.
+            empty: Memory for one of them.
+            keep: Into fresh memory, else where its last ones were.
 
         Raises:
-            LinkError: It is gone, or a tensor does not fit.
+            LinkError: It is gone, or brings something else.
         """
+        if sorted(names) != sorted(wanted):
+            msg = f"it announced the vectors {', '.join(names)[:200]}; {', '.join(wanted)} are wanted"
+            raise LinkError(msg)
 
         def room_for(name: str) -> torch.Tensor:
             if keep:

@@ -100,8 +100,22 @@ class Swarm:
         assert self.schema is not None
         return room(self.schema, name)
 
-    def answer(self, peer: Peer, message: BaseModel, tensors: Tensors | None = None) -> None:
-        """Send without waiting for it: a slow receiver holds nobody up, and one that is gone is cut off."""
+    def answer(
+        self,
+        peer: Peer,
+        message: BaseModel,
+        tensors: Tensors | None = None,
+        *,
+        sent: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Send without waiting for it: a slow receiver holds nobody up, and one that is gone is cut off.
+
+        Args:
+            peer: To whom.
+            message: What.
+            tensors: Those that it announces.
+            sent: Called once all of it has left.
+        """
 
         async def send() -> None:
             try:
@@ -109,6 +123,8 @@ class Swarm:
             except LinkError as error:
                 log.info("particle %d did not take its answer: %s", peer.index, error)
                 peer.close()
+            else:
+                sent()
 
         task = asyncio.get_running_loop().create_task(send())
         self._answers.add(task)

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from swarm_trainer.errors import LinkError
+from swarm_trainer.links.tuning import tune
 
 _LENGTH: Final = struct.Struct("!I")
 
@@ -27,7 +28,7 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            tune(sock)
         self._sock = sock
         self._sending = asyncio.Lock()
         self._closed = False
