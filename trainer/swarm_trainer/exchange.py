@@ -13,7 +13,8 @@ from swarm_trainer import vectors
 from swarm_trainer.algorithms import build
 from swarm_trainer.algorithms.base import Algorithm, Fitness, Message, State, When
 from swarm_trainer.fitness import FitnessMeter
-from swarm_trainer.session import Return, Session
+from swarm_trainer.inbox import Return
+from swarm_trainer.session import Session
 from swarm_trainer.weights import FlatWeights
 from swarm_trainer.wire.messages import Push, Reply, ReplyStatus
 from swarm_trainer.wire.units import Units

@@ -16,9 +16,12 @@ from typing import Any, NoReturn
 def watch(note: Callable[[int], None]) -> None:
     """Call `note` with the exit code (0..255) when an uncaught SystemExit is about to end the process.
 
-    After an ordinary end and after any other error it is not called.
+    After an ordinary end and after any other error it is not called, and never by an interpreter that keeps its types
+    in another way than CPython: there the operator alone knows the code.
     """
-    (namespace,) = gc.get_referents(SystemExit.__dict__)
+    namespace, *others = gc.get_referents(SystemExit.__dict__) or [None]
+    if others or not isinstance(namespace, dict) or "code" not in namespace:
+        return
     code = namespace["code"]
 
     def read(error: SystemExit) -> Any:

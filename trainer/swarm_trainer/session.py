@@ -1,27 +1,24 @@
 """A particle's conversation with its synchronizer, kept up by a thread of its own.
 
 The training thread asks and waits; the session's event loop connects, reconnects, answers heartbeats and moves the
-bytes. What the loop has for the training thread goes through one inbox, which the training thread looks into at
-every step and while it waits: that is the only moment at which weights may be read.
+bytes. What the loop has for the training thread goes through its inbox.
 """
 
 import asyncio
 import contextlib
 import logging
-import queue
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
 from swarm_trainer.connection import Connection, connect
 from swarm_trainer.errors import LinkError, RefusedError
+from swarm_trainer.inbox import Inbox, Lost, Over, Return, Said
 from swarm_trainer.leases import Leases, Pass
 from swarm_trainer.position import Position
 from swarm_trainer.surroundings import Surroundings
@@ -32,49 +29,9 @@ from swarm_trainer.wire import messages as say
 log = logging.getLogger("swarm.particle")
 
 M = TypeVar("M", say.Center, say.Donation)
-T = TypeVar("T")
 
 _FIRST_RETRY, _LAST_RETRY = 0.1, 2.0
 _LOOK_SECONDS = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """The synchronizer asks for something that only the training thread may read."""
-
-    read: Callable[[], Any]
-    result: Future[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Said:
-    """Something the training thread waits for."""
-
-    message: say.Welcome | say.Reply | say.Center | say.Donation
-    tensors: Tensors
-
-
-@dataclass(frozen=True, slots=True)
-class Return:
-    """The particle is a member again, after it had lost its synchronizer."""
-
-    welcome: say.Welcome
-    tensors: Tensors
-    """Of the welcome's reply."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Lost:
-    """A connection ended."""
-
-    connection: Connection
-
-
-@dataclass(frozen=True, slots=True)
-class _Over:
-    """The session has ended, and so must the particle."""
-
-    error: Exception
 
 
 class Session:
@@ -98,14 +55,13 @@ class Session:
         self._schema = schema
         self._snapshot = snapshot
         self._donate = donate
-        self._inbox: queue.SimpleQueue[_Wanted | _Said | _Lost | Return | _Over] = queue.SimpleQueue()
+        self._inbox = Inbox()
         self._loop = asyncio.new_event_loop()
         self._main: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
         """Set while attached."""
         self._epoch = 0
         """Of the newest synchronizer that was met."""
-        self._returns: deque[Return] = deque()
         self._pending: int | None = None
         """Sequence of a push that may have left and whose reply has not come whole."""
         self._farewell: say.Goodbye | None = None
@@ -129,7 +85,7 @@ class Session:
         """
         self._thread.start()
         while True:
-            said = self._wait()
+            said = self._inbox.wait()
             if said is not None and isinstance(said.message, say.Welcome):
                 self.round = said.message.round
                 return said.message, said.tensors
@@ -147,10 +103,10 @@ class Session:
         Raises:
             RefusedError: This particle was replaced; it must end.
         """
-        self._look()
+        self._inbox.look()
         returns = []
-        while self._returns:
-            returns.append(back := self._returns.popleft())
+        while self._inbox.returns:
+            returns.append(back := self._inbox.returns.popleft())
             if back.welcome.reply is not None:
                 self.round = back.welcome.reply.round
         return returns
@@ -163,8 +119,7 @@ class Session:
         """
         deadline = time.monotonic() + seconds
         while not self.attached and (left := deadline - time.monotonic()) > 0:
-            with contextlib.suppress(queue.Empty):
-                self._take(timeout=min(left, _LOOK_SECONDS))
+            self._inbox.look_for(min(left, _LOOK_SECONDS))
         return self.attached
 
     def exchange(self, push: say.Push, tensors: Mapping[str, torch.Tensor]) -> tuple[say.Reply, Tensors] | None:
@@ -176,14 +131,14 @@ class Session:
             RefusedError: This particle was replaced; it must end.
         """
         connection = self._connection
-        self._look()
+        self._inbox.look()
         # A return that is not heard yet would be taken for the answer; an end that was just seen does not come again.
-        if connection is None or connection is not self._connection or self._returns:
+        if connection is None or connection is not self._connection or self._inbox.returns:
             return None
         # Set before anything leaves: an attach that comes after the push must ask for it.
         self._pending = push.sequence
         self._ask(connection, push, tensors)
-        while (said := self._wait(connection)) is not None:
+        while (said := self._inbox.wait(connection)) is not None:
             if isinstance(said.message, say.Reply) and said.message.sequence == push.sequence:
                 self.round = said.message.round
                 return said.message, said.tensors
@@ -235,36 +190,9 @@ class Session:
         if connection is None:
             return None
         self._ask(connection, question, {})
-        while (said := self._wait(connection)) is not None:
+        while (said := self._inbox.wait(connection)) is not None:
             if isinstance(said.message, kind):
                 return said.message, said.tensors
-        return None
-
-    def _wait(self, connection: Connection | None = None) -> _Said | None:
-        while True:
-            item = self._take()
-            if isinstance(item, _Said):
-                return item
-            if isinstance(item, _Lost) and item.connection is connection:
-                return None
-
-    def _look(self) -> None:
-        while not self._inbox.empty():
-            self._take()
-
-    def _take(self, timeout: float | None = None) -> _Said | _Lost | None:
-        item = self._inbox.get(timeout=timeout)
-        match item:
-            case _Wanted(read, result):
-                # Whoever asked may be gone: the question is as old as the last step.
-                if result.set_running_or_notify_cancel():
-                    result.set_result(read())
-            case Return():
-                self._returns.append(item)
-            case _Over(error):
-                raise error
-            case _:
-                return item
         return None
 
     def _ask(
@@ -296,7 +224,7 @@ class Session:
     def _end(self, error: Exception) -> None:
         self._connection = None
         self.leases.unanswered()
-        self._inbox.put(_Over(error))
+        self._inbox.put(Over(error))
 
     def _cancel(self) -> None:
         if self._main is not None:
@@ -313,7 +241,7 @@ class Session:
             if self._connection is not None:
                 lost, self._connection, retry = self._connection, None, _FIRST_RETRY
                 self.leases.unanswered()
-                self._inbox.put(_Lost(lost))
+                self._inbox.put(Lost(lost))
             # Full jitter, so that a swarm does not come back all at once.
             await asyncio.sleep(random.uniform(0, retry))  # noqa: S311
             retry = min(_LAST_RETRY, retry * 2)
@@ -345,7 +273,7 @@ class Session:
         match message:
             case say.SendState():
                 with connection.occupied():
-                    tensors = await self._between_steps(self._snapshot)
+                    tensors = await self._inbox.between_steps(self._snapshot)
                 await connection.say(say.State(tensors=tuple(tensors)), tensors)
             case say.Welcome():
                 await self._welcome(connection, message)
@@ -355,17 +283,17 @@ class Session:
                     self._pending = None
                 if message.settings is not None:
                     self._heartbeat_seconds = message.settings.sync.heartbeat_seconds
-                self._inbox.put(_Said(message, tensors))
+                self._inbox.put(Said(message, tensors))
             case say.Leased():
                 self.leases.give(message.stream, message.units)
             case say.Center():
-                self._inbox.put(_Said(message, await connection.take(message.tensors, self._fresh)))
+                self._inbox.put(Said(message, await connection.take(message.tensors, self._fresh)))
             case say.Donate():
                 # Beside the conversation: the training thread may be in a long step, or wait for a reply meanwhile.
                 self._giving = self._loop.create_task(self._give(connection))
             case say.Donation():
                 rooms = donation_rooms(self._schema, message)
-                self._inbox.put(_Said(message, await connection.take(message.tensors, rooms.__getitem__)))
+                self._inbox.put(Said(message, await connection.take(message.tensors, rooms.__getitem__)))
             case say.Stop():
                 raise RefusedError("Stopped", message.message)
             case say.Alive():
@@ -379,21 +307,15 @@ class Session:
         self.leases.revoked(welcome.revoked)
         self._pending = None
         # In this order: who sees that it is attached finds in the inbox what became of its last push.
-        self._inbox.put(Return(welcome, tensors) if self._welcomed else _Said(welcome, tensors))
+        self._inbox.put(Return(welcome, tensors) if self._welcomed else Said(welcome, tensors))
         self._connection, self._welcomed = connection, True
         if self._farewell is not None:
             await connection.say(self._farewell)
 
     async def _give(self, connection: Connection) -> None:
-        donation, tensors = await self._between_steps(self._donate)
+        donation, tensors = await self._inbox.between_steps(self._donate)
         with contextlib.suppress(LinkError), connection.occupied():
             await connection.say(donation, tensors)
-
-    async def _between_steps(self, read: Callable[[], T]) -> T:
-        """What the training thread reads at its next step, or while it waits for an answer."""
-        result: Future[T] = Future()
-        self._inbox.put(_Wanted(read, result))
-        return await asyncio.wrap_future(result)
 
     def _fresh(self, name: str) -> torch.Tensor:
         return room(self._schema, name)
