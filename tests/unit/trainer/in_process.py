@@ -26,7 +26,7 @@ from swarm_trainer.synchronizer.gauges import Gauges
 from swarm_trainer.synchronizer.hub import Hub
 from swarm_trainer.synchronizer.journal import Journal
 from swarm_trainer.training_state import TrainingState
-from swarm_trainer.vectors import BUFFERS, INTEGERS, Tensors, X, largest_donation, read, room, write
+from swarm_trainer.vectors import BUFFERS, INTEGERS, Tensors, X, largest_donation, present, read, room, write
 from swarm_trainer.weights import FlatWeights, Schema
 from swarm_trainer.wire import messages as say
 from swarm_trainer.wire.auth import Identity
@@ -67,7 +67,7 @@ class Particle:
 
     def constant(self, value: float) -> Tensors:
         """All vectors of the model, filled with one value."""
-        return {name: room(self.schema, name).fill_(value) for name in (X, BUFFERS, INTEGERS)}
+        return {name: room(self.schema, name).fill_(value) for name in present(self.schema, X, BUFFERS, INTEGERS)}
 
     def attach(self) -> tuple[say.Welcome, Tensors]:
         return self.attaching().result(SECONDS)

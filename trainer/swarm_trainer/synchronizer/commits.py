@@ -25,6 +25,8 @@ from swarm_trainer.wire.units import unpack
 log = logging.getLogger("swarm.synchronizer")
 
 _IDLE_SECONDS = 1.0
+_MOST_VECTORS = 8
+"""That any algorithm pushes."""
 
 
 class Commits:
@@ -56,7 +58,9 @@ class Commits:
         again = self._answers.again(peer.index, push.sequence)
         if again is None:
             entry.answer = None
-        brings = self._vectors_of_a_push(swarm.center.schema)
+        # What other settings' pushes have is not known any more, and they are handed back.
+        now = self._generations.covers(push)
+        brings = self._vectors_of_a_push(swarm.center.schema) if now else push.tensors[:_MOST_VECTORS]
         peer.staged = await peer.take(push.tensors, brings, swarm.empty, keep=False)
         center = swarm.center.now.vectors
         sound = await swarm.in_merge_thread(lambda: is_sound(peer.staged, center))
