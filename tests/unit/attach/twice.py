@@ -87,7 +87,8 @@ class InSwarm:
         peer = self._peer
         assert peer is not None
         tensors = peer.constant(ONE)
-        tensors[INTEGERS].fill_(MANY)
+        if INTEGERS in tensors:
+            tensors[INTEGERS].fill_(MANY)
         try:
             peer.session.attach()
             answer, sequence = True, 0
