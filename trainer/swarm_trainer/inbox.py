@@ -76,13 +76,18 @@ class Inbox:
         self._items.put(_Wanted(read, result))
         return await asyncio.wrap_future(result)
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to look at."""
+        return self._items.empty()
+
     def look(self) -> None:
         """Do what is asked for, and see what came; answers that nobody waits for are dropped.
 
         Raises:
             Exception: That of `Over`.
         """
-        while not self._items.empty():
+        while not self.empty:
             self._take()
 
     def look_for(self, seconds: float) -> None:
