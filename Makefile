@@ -2,11 +2,11 @@
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help run test check api bench cluster cluster-down e2e generate clean setup lint
+.PHONY: help run test check api bench bench-operator cluster cluster-down e2e generate clean setup lint
 .DEFAULT_GOAL := help
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
 
 run: setup ## train MNIST with a swarm of four on this machine; one particle is killed half-way
 	swarm run examples/mnist/job.yaml --kill 2@50%
@@ -27,8 +27,11 @@ api: setup ## CRD, chart and operator against a real API server; builds Kubernet
 check: lint ## format, lint, types, import rules, unit tests
 	pytest tests/unit
 
-bench: setup ## every benchmark, one after the other
+bench: setup ## every benchmark that needs no API server, one after the other
 	@for script in benchmarks/[!_]*.py; do echo "== $$script"; python "$$script" || exit; done
+
+bench-operator: setup ## the operator beside a bare client and the smallest kopf operator; builds Kubernetes once
+	@PYTHONPATH=tests python benchmarks/controllers
 
 cluster: setup ## a kind cluster with the operator in it; prints what to export
 	@PYTHONPATH=tests python -m e2e up
