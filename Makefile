@@ -2,11 +2,11 @@
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help run test check api bench histories cluster cluster-down e2e generate clean setup lint
+.PHONY: help run test check api bench bench-operator histories cluster cluster-down e2e generate clean setup lint
 .DEFAULT_GOAL := help
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
 
 run: setup ## train MNIST with a swarm of four on this machine; one particle is killed half-way
 	swarm run examples/mnist/job.yaml --kill 2@50%
@@ -30,8 +30,11 @@ check: lint ## format, lint, types, import rules, unit tests
 histories: setup ## random histories of rounds by the ten thousand: the long form of a unit test
 	pytest tests/unit/trainer/test_rounds_simulated.py --hypothesis-profile=histories --timeout=0
 
-bench: setup ## every benchmark, one after the other
+bench: setup ## every benchmark that needs no API server, one after the other
 	@export PYTHONPATH=tests; for script in benchmarks/[!_]*.py; do echo "== $$script"; python "$$script" || exit; done
+
+bench-operator: setup ## the operator beside a bare client and the smallest kopf operator; builds Kubernetes once
+	@PYTHONPATH=tests python benchmarks/controllers
 
 cluster: setup ## a kind cluster with the operator in it; prints what to export
 	@PYTHONPATH=tests python -m e2e up

@@ -1,6 +1,7 @@
 """What the synchronizer tells the operator: served as JSON at /report, folded into the status."""
 
 from enum import StrEnum
+from functools import cached_property
 from typing import Final
 
 from swarm_api.base import Model
@@ -94,4 +95,9 @@ class Report(Model):
 
     def particle(self, index: int) -> ParticleReport | None:
         """The newest known of this index."""
-        return next((particle for particle in self.particles if particle.index == index), None)
+        return self.by_index.get(index)
+
+    @cached_property
+    def by_index(self) -> dict[int, ParticleReport]:
+        """The particles, for whoever looks up a thousand of them."""
+        return {particle.index: particle for particle in reversed(self.particles)}

@@ -6,6 +6,7 @@ with `nodes` also its scheduler, and kwok, whose nodes run every pod by saying s
 
 import base64
 import json
+import os
 import subprocess
 import tempfile
 import time
@@ -25,6 +26,8 @@ _CONTROLLERS = (
     *("garbage-collector-controller", "namespace-controller", "serviceaccount-controller", "disruption-controller"),
     *("resourcequota-controller", "persistentvolume-binder-controller"),
 )
+_HASTE = ("--kube-api-qps=500", "--kube-api-burst=1000")
+"""By default it takes minutes to bind or to collect the pods of a large job."""
 
 
 class ApiServer:
@@ -92,8 +95,8 @@ class ApiServer:
 
     def requests_by_user(self) -> Counter[tuple[str, str]]:
         """How many requests each (user, verb) made so far; needs `audit`."""
-        events = map(json.loads, (self._folder / "audit.log").read_text().splitlines())
-        return Counter((event["user"]["username"], event["verb"]) for event in events)
+        with (self._folder / "audit.log").open() as lines:
+            return Counter((event["user"]["username"], event["verb"]) for event in map(json.loads, lines))
 
     def log_of(self, program: str) -> str:
         """What a program wrote so far."""
@@ -161,7 +164,7 @@ class ApiServer:
             flags += [f"--audit-policy-file={policy}", f"--audit-log-path={self._folder / 'audit.log'}"]
         server = self._start("kube-apiserver", *flags)
         self._write_kubeconfig("admin", "token-of-admin")
-        self._wait_for_success(server, "get", "--raw=/readyz")
+        self._wait_for_success("kube-apiserver", server, "get", "--raw=/readyz")
 
     def _start_controllers(self) -> None:
         (port,) = free_ports(1)
@@ -174,30 +177,34 @@ class ApiServer:
             "--bind-address=127.0.0.1",
             f"--secure-port={port}",
             f"--root-ca-file={pki / 'ca.crt'}",
+            *_HASTE,
         )
-        self._wait_for_success(manager, "get", "serviceaccount", "default")
+        self._wait_for_success("kube-controller-manager", manager, "get", "serviceaccount", "default")
 
     def _start_nodes(self) -> None:
         port, other = free_ports(2)
         scheduler = [f"--kubeconfig={self.kubeconfig}", "--leader-elect=false", "--bind-address=127.0.0.1"]
-        self._start("kube-scheduler", *scheduler, f"--secure-port={port}")
+        self._start("kube-scheduler", *scheduler, f"--secure-port={port}", *_HASTE)
         kwok = [f"--kubeconfig={self.kubeconfig}", f"--config={_STAGES}", "--manage-all-nodes=true"]
+        # Pods get addresses at which whoever stands in for them can answer, beside another such server.
+        kwok += [f"--cidr=127.{64 + os.getpid() % 63}.0.1/16"]
         process = self._start("kwok", *kwok, f"--server-address=127.0.0.1:{other}")
         nodes = [
             {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}}
             for name in (f"node-{number}" for number in range(self._nodes))
         ]
         self.kubectl("create", "--filename=-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": nodes}))
-        self._wait_for_success(process, "wait", "--for=condition=Ready", "node", "--all", "--timeout=30s")
+        self._wait_for_success("kwok", process, "wait", "--for=condition=Ready", "node", "--all", "--timeout=30s")
 
-    def _wait_for_success(self, process: subprocess.Popen[bytes], *arguments: str, seconds: float = 60) -> None:
+    def _wait_for_success(
+        self, program: str, process: subprocess.Popen[bytes], *arguments: str, seconds: float = 60
+    ) -> None:
         deadline = time.monotonic() + seconds
         while True:
             try:
                 self.kubectl(*arguments)
             except CommandError as error:
                 if process.poll() is not None or time.monotonic() > deadline:
-                    program = Path(str(process.args[0])).name  # type: ignore[index]
                     tail = "\n".join(self.log_of(program).splitlines()[-20:])
                     raise CommandError([program], process.returncode or 124, f"{error}\n{tail}") from error
                 time.sleep(0.1)

@@ -1,6 +1,7 @@
 """What goes wrong around a job: the operator, its watches, the cluster's refusals, its nodes, the past."""
 
 import asyncio
+import logging
 import time
 
 from swarm_operator.backends.kubernetes import paths
@@ -180,3 +181,22 @@ def test_a_node_that_turned_a_pod_away_gets_no_other(play):
         assert "failures" not in attempt
 
     play(story)
+
+
+def test_in_a_namespace_that_is_going_nothing_can_be_made_and_nobody_is_told_so(play, caplog):
+    async def story(stage):
+        await stage.create_job()
+        await stage.train()
+        caplog.set_level(logging.DEBUG, "swarm_operator")
+        path = f"api/v1/namespaces/{stage.namespace}"
+        await stage.admin.delete(path, (await stage.admin.get(path))["metadata"]["uid"])
+        await stage.end("mnist-particle-0-1", 1)
+        await stage.status_is(state="Degraded")
+
+        async def log():
+            return caplog.text
+
+        await stage.until(log, lambda text: "an event is lost" in text)
+
+    play(story)
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]

@@ -103,6 +103,8 @@ def _settings(*, namespaced: bool) -> kopf.OperatorSettings:
     settings.persistence.diffbase_storage = _NoCopies()
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
+    # Each object's worker keeps the last event, and so the whole object, until it ends.
+    settings.queueing.idle_timeout = 0.2
     settings.queueing.error_delays = (1, 2, 5, 10, 30)
     # The process outlives a watch that ended; the liveness probe ends the process.
     settings.process.ultimate_exiting_timeout = None

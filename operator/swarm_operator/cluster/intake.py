@@ -11,6 +11,8 @@ from swarm_operator.cluster.cache import Cache, Key, key_of
 
 SETTLE_SECONDS: Final = 0.1
 """What is no end and no beginning may wait so long for more of its kind: a thousand pods start at once."""
+SETTLE_SECONDS_A_POD: Final = 0.0005
+"""And as much longer for each pod of the job, since a look at many takes long."""
 SPREAD_SECONDS: Final = 0.02
 """Between two jobs that are looked at only because a watch began anew."""
 
@@ -54,7 +56,8 @@ class Intake:
             return
         before, after = pods.put(raw)
         if after is not None and not _same(before, after):
-            self._add(key, 0.0 if _pressing(before, after) else SETTLE_SECONDS)
+            settle = SETTLE_SECONDS + len(pods) * SETTLE_SECONDS_A_POD
+            self._add(key, 0.0 if _pressing(before, after) else settle)
 
     def node(self, kind: str | None, raw: Mapping[str, Any]) -> None:
         """A node was seen, or is gone."""

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Final, Generic, TypeVar
 
 from swarm_operator.backends.kubernetes.client import ApiError
+from swarm_operator.cluster.complaint import Complaint
 from swarm_operator.cluster.schedule import Schedule
 
 WORKERS: Final = 16
@@ -20,7 +21,8 @@ Key = TypeVar("Key", bound=Hashable)
 class WorkQueue(Generic[Key]):
     """Runs `work(key)` for keys that are due, one at a time for each key; it returns seconds until the next, or None.
 
-    A failure is logged and tried again later and later. One event loop.
+    What fails is tried again later and later, and at once when its key is put in; it is logged when it begins to fail.
+    One event loop.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class WorkQueue(Generic[Key]):
         self._clock = clock
         self._schedule: Schedule[Key] = Schedule()
         self._running: set[asyncio.Task[None]] = set()
+        self._complaints: dict[Key, Complaint] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._open = True
 
@@ -51,10 +54,6 @@ class WorkQueue(Generic[Key]):
         """Work on it after so many seconds at the latest."""
         self._schedule.add(key, self._clock() + delay)
         self._pump()
-
-    def forget(self, key: Key) -> None:
-        """It is gone."""
-        self._schedule.forget(key)
 
     async def close(self, patience: float = 5.0) -> None:
         """Begin nothing more, and give what runs so many seconds to end."""
@@ -92,16 +91,17 @@ class WorkQueue(Generic[Key]):
     async def _run(self, key: Key) -> None:
         try:
             again = await self._work(key)
-        except ApiError as error:
-            pause = self._schedule.failed(key, self._clock(), error.retry_after)
-            log.warning("%s: %s; tried again in %.1f s", _name(key), error, pause)
-        except Exception:
-            pause = self._schedule.failed(key, self._clock())
-            log.exception("%s: failed, tried again in %.1f s", _name(key), pause)
+        except Exception as error:
+            at_least = error.retry_after if isinstance(error, ApiError) else 0.0
+            pause = self._schedule.failed(key, self._clock(), at_least)
+            complaint = self._complaints.setdefault(key, Complaint(log, _name(key)))
+            complaint.make(error, f"tried again in {pause:.1f} s")
         except asyncio.CancelledError:
             self._schedule.done(key)
             raise
         else:
+            if key in self._complaints:
+                self._complaints.pop(key).settle()
             self._schedule.done(key)
             if again is not None:
                 self._schedule.add(key, self._clock() + again)

@@ -29,6 +29,7 @@ class Schedule(Generic[Key]):
         self._out: dict[Key, float] = {}
         self._again: dict[Key, float] = {}
         self._failures: dict[Key, int] = {}
+        self._retries: dict[Key, float] = {}
 
     def __len__(self) -> int:
         """Keys that wait, due or not."""
@@ -57,22 +58,24 @@ class Schedule(Generic[Key]):
     def done(self, key: Key) -> None:
         """It went well."""
         self._failures.pop(key, None)
+        self._retries.pop(key, None)
         self._back(key)
 
     def failed(self, key: Key, now: float, at_least: float = 0.0) -> float:
-        """It went wrong, and comes again after this many seconds at the latest."""
-        failures = self._failures.get(key, 0)
-        self._failures[key] = failures + 1
-        pause = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(failures, 20))
-        pause = max(at_least, pause * (1 + JITTER * self._spread()))
+        """It went wrong, and comes again after this many seconds at the latest.
+
+        One that was taken out before its retry was due keeps that retry: many events make no long pause.
+        """
+        pause = self._retries.get(key, now) - now
+        if pause <= 0:
+            failures = self._failures.get(key, 0)
+            self._failures[key] = failures + 1
+            pause = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(failures, 20)) * (1 + JITTER * self._spread())
+        pause = max(at_least, pause)
+        self._retries[key] = now + pause
         self.add(key, now + pause)
         self._back(key)
         return pause
-
-    def forget(self, key: Key) -> None:
-        """It is gone: neither wait for it nor remember its failures."""
-        for known in (self._due, self._again, self._failures):
-            known.pop(key, None)
 
     def next_due(self) -> float | None:
         """When `take` has something at the earliest."""

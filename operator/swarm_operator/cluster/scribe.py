@@ -13,6 +13,7 @@ from swarm_operator.backends.kubernetes import paths
 from swarm_operator.backends.kubernetes.client import ApiError, Client
 from swarm_operator.backends.kubernetes.many import each
 from swarm_operator.cluster import events, status
+from swarm_operator.cluster.complaint import Complaint
 from swarm_operator.plan.facts import Event
 
 FIRST_PAUSE: Final = 0.5
@@ -59,6 +60,8 @@ class Scribe:
         self._untold: list[tuple[Event, str, float]] = []
         self._written_at = 0.0
         self._failures = 0
+        who = f"{metadata.namespace}/{metadata.name}"
+        self._unwritten, self._lost = Complaint(log, who), Complaint(log, who)
         self._news = asyncio.Event()
         self._open = True
 
@@ -80,13 +83,11 @@ class Scribe:
             self._news.clear()
             try:
                 pause = await self._write_what_is_due()
-            except ApiError as error:
-                pause = self._blunder(error)
             except Exception as error:
-                log.exception("%s/%s: a write failed", self._metadata.namespace, self._metadata.name)
                 pause = self._blunder(error)
             else:
                 self._failures = 0
+                self._unwritten.settle()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await self._news.wait()
@@ -121,13 +122,15 @@ class Scribe:
         untold, self._untold = self._untold, []
         path = paths.events(self._metadata.namespace)
         bodies = [events.body(self._metadata, event, when, uid) for event, uid, when in untold]
-        for error in await each(bodies, lambda body: self._client.create(path, body)):
-            log.warning("%s/%s: an event is lost: %s", self._metadata.namespace, self._metadata.name, error)
+        errors = await each(bodies, lambda body: self._client.create(path, body))
+        for error in errors:
+            self._lost.make(error, "an event is lost")
+        if bodies and not errors:
+            self._lost.settle()
 
     def _blunder(self, error: Exception) -> float:
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures, 10))
         self._failures += 1
-        where = (self._metadata.namespace, self._metadata.name)
-        log.warning("%s/%s: the status is not written, tried again in %.1f s: %s", *where, pause, error)
+        self._unwritten.make(error, f"the status is not written, tried again in {pause:.1f} s")
         self._failed()
         return pause

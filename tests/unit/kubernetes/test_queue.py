@@ -1,6 +1,7 @@
 """When which job is looked at: a schedule with a clock that stands still, and the queue around it."""
 
 import asyncio
+import logging
 import random
 
 import pytest
@@ -85,6 +86,18 @@ class TestSchedule:
         schedule.add("a", 1.0)
         assert schedule.take(1.0) == "a"
 
+    def test_news_of_a_key_that_fails_again_and_again_do_not_make_its_pause_longer(self):
+        schedule = a_schedule()
+        schedule.add("a", 0.0)
+        schedule.take(0.0)
+        assert schedule.failed("a", 0.0, at_least=8.0) == 8.0
+        for now in (1.0, 2.0, 6.0):
+            schedule.add("a", now)
+            assert schedule.take(now) == "a"
+            assert schedule.failed("a", now) == 8.0 - now
+        assert schedule.take(8.0) == "a"
+        assert schedule.failed("a", 8.0) == 2 * FIRST_BACKOFF
+
     def test_it_tells_how_long_the_oldest_has_been_due_or_out(self):
         schedule = a_schedule()
         schedule.add("a", 1.0)
@@ -92,13 +105,6 @@ class TestSchedule:
         assert (schedule.overdue(0.5), schedule.overdue(4.0), schedule.longest_out(4.0)) == (0.0, 3.0, 0.0)
         schedule.take(4.0)
         assert (schedule.overdue(4.5), schedule.longest_out(6.0)) == (0.0, 2.0)
-
-    def test_a_forgotten_key_does_not_come(self):
-        schedule = a_schedule()
-        schedule.add("a", 1.0)
-        schedule.forget("a")
-        assert schedule.next_due() is None
-        assert drained(schedule, 9.0) == []
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -233,7 +239,41 @@ class TestWorkQueue:
 
         running(story)
         assert "team/mnist: busy" in caplog.text
+        assert "Traceback" in caplog.text
         assert "a bug" in caplog.text
+
+    def test_what_stays_wrong_is_said_once_and_what_works_again_too(self, caplog):
+        caplog.set_level(logging.INFO)
+        forbidden, busy = ApiError(403, "Forbidden", "not yours"), ApiError(503, "", "busy")
+
+        async def story():
+            answers = iter([forbidden, forbidden, forbidden, busy, busy, None, forbidden, None])
+            all_done = asyncio.Event()
+
+            async def work(key):
+                answer = next(answers, all_done)
+                if answer is all_done:
+                    all_done.set()
+                elif answer is not None:
+                    asyncio.get_running_loop().call_soon(queue.add, key)
+                    raise answer
+                else:
+                    asyncio.get_running_loop().call_soon(queue.add, key)
+
+            queue = WorkQueue(work)
+            queue.add(("team", "mnist"))
+            await all_done.wait()
+            await queue.close()
+
+        running(story)
+        told = [record.getMessage().partition("; tried again")[0] for record in caplog.records]
+        assert told == [
+            "team/mnist: not yours (Forbidden 403)",
+            "team/mnist: busy (HTTP 503)",
+            "team/mnist: it works again",
+            "team/mnist: not yours (Forbidden 403)",
+            "team/mnist: it works again",
+        ]
 
     def test_closing_waits_for_what_runs_and_begins_nothing(self):
         async def story():

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
 
@@ -31,7 +31,9 @@ Item = TypeVar("Item")
 class ApiError(Exception):
     """The API server refused, or was not reached (status 0)."""
 
-    def __init__(self, status: int, reason: str, message: str, retry_after: float = 0.0) -> None:
+    def __init__(
+        self, status: int, reason: str, message: str, retry_after: float = 0.0, causes: Sequence[str] = ()
+    ) -> None:
         super().__init__(f"{message} ({reason or 'HTTP'} {status})" if status else message)
         self.status = status
         self.reason = reason
@@ -40,11 +42,18 @@ class ApiError(Exception):
         """For a person."""
         self.retry_after = retry_after
         """Seconds that the server asks for; 0: it does not."""
+        self.causes = tuple(causes)
+        """Kubernetes' own words again, for what lies behind the reason: NamespaceTerminating ..."""
 
     @property
     def final(self) -> bool:
         """Whether the same request would be refused again, as far as one can tell."""
         return 400 <= self.status < 500 and self.status not in (401, 408, 409, 410, 429)
+
+    @property
+    def homeless(self) -> bool:
+        """Whether it was refused because its namespace is going."""
+        return "NamespaceTerminating" in self.causes
 
 
 class _Connections(RESTClientObject):
@@ -225,12 +234,13 @@ def _refusal(status: int, answer: bytes, retry_after: str | None) -> ApiError:
         said = None
     if not isinstance(said, dict):
         said = {"message": answer.decode(errors="replace")[:500]}
-    seconds = retry_after or (said.get("details") or {}).get("retryAfterSeconds") or 0
+    details = said.get("details") or {}
     try:
-        pause = float(seconds)
+        pause = float(retry_after or details.get("retryAfterSeconds") or 0)
     except ValueError:  # a date: rare, and a second is as good
         pause = 1.0
-    return ApiError(status, said.get("reason") or "", said.get("message") or f"HTTP {status}", pause)
+    causes = [str(cause.get("reason")) for cause in details.get("causes") or ()]
+    return ApiError(status, said.get("reason") or "", said.get("message") or f"HTTP {status}", pause, causes)
 
 
 def _object(answer: bytes) -> dict[str, Any]:
