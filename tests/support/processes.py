@@ -77,7 +77,7 @@ class Processes:
     def synchronizer(self, incarnation: int = 1, *, keeps: bool = False) -> Process:
         """Start one; keeps: with checkpoints in the folder `checkpoints`."""
         (self.folder / "where.json").unlink(missing_ok=True)
-        return self._start(
+        return self.start(
             f"synchronizer-{incarnation}",
             ["-m", "swarm_trainer.synchronizer"],
             {
@@ -93,7 +93,7 @@ class Processes:
 
     def particle(self, index: int, incarnation: int = 1, uid: str = "", **extra: str) -> Process:
         """Start one that runs the script, with these environment variables."""
-        return self._start(
+        return self.start(
             f"particle-{index}-{incarnation}",
             [str(self._script)],
             {
@@ -187,7 +187,8 @@ class Processes:
         eventually(lambda: not self.report() and synchronizer.poll() is not None, "the job's end", seconds=seconds)
         return synchronizer.wait()
 
-    def _start(self, name: str, program: list[str], extra: dict[str, str]) -> Process:
+    def start(self, name: str, program: list[str], extra: dict[str, str]) -> Process:
+        """A process of this job with these environment variables besides; it prints to `NAME.log`."""
         environ = {
             "PATH": os.environ["PATH"],
             "OMP_NUM_THREADS": "1",

@@ -27,6 +27,8 @@ log = logging.getLogger("swarm.synchronizer")
 _IDLE_SECONDS = 1.0
 _MOST_VECTORS = 8
 """That any algorithm pushes."""
+_SMALL_BYTES = 2 << 20
+"""Looked through sooner than another thread is asked to do it."""
 
 
 class Commits:
@@ -63,7 +65,10 @@ class Commits:
         brings = self._vectors_of_a_push(swarm.center.schema) if now else push.tensors[:_MOST_VECTORS]
         peer.staged = await peer.take(push.tensors, brings, swarm.empty, keep=False)
         center = swarm.center.now.vectors
-        sound = await swarm.in_merge_thread(lambda: is_sound(peer.staged, center))
+        if sum(tensor.nbytes for tensor in peer.staged.values()) <= _SMALL_BYTES:
+            sound = is_sound(peer.staged, center)
+        else:
+            sound = await swarm.in_merge_thread(lambda: is_sound(peer.staged, center))
         if not swarm.holds(peer):
             return
         entry.heard = push.progress
