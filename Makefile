@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help run test check api bench bench-operator histories cluster cluster-down e2e generate clean setup lint
+.PHONY: help run test check api bench bench-faults bench-operator histories cluster cluster-down e2e generate clean setup lint
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -32,6 +32,10 @@ histories: setup ## random histories of rounds by the ten thousand: the long for
 
 bench: setup ## every benchmark that needs no API server, one after the other
 	@export PYTHONPATH=tests; for script in benchmarks/[!_]*.py; do echo "== $$script"; python "$$script" || exit; done
+
+bench-faults: setup ## what kills, freezes and slow particles cost the others; a quarter of an hour
+	PYTHONPATH=tests python benchmarks/faults.py --write
+	PYTHONPATH=tests python benchmarks/crowd.py --write
 
 bench-operator: setup ## the operator beside a bare client and the smallest kopf operator; builds Kubernetes once
 	@PYTHONPATH=tests python benchmarks/controllers
