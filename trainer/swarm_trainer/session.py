@@ -30,7 +30,7 @@ log = logging.getLogger("swarm.particle")
 
 M = TypeVar("M", say.Center, say.Donation)
 
-_FIRST_RETRY, _LAST_RETRY = 0.1, 2.0
+_FIRST_RETRY, _LAST_RETRY = 0.1, 1.0
 _LOOK_SECONDS = 0.2
 
 
