@@ -9,6 +9,8 @@ pairs: two swarms run side by side, one of which has it.
 """
 
 import argparse
+import asyncio
+import json
 import os
 import random
 import signal
@@ -24,10 +26,15 @@ from typing import Any
 import torch
 from _timing import spread
 
+from support.crowd import END, BareParticle
+from support.crowd_watch import CROWD, Hub
 from support.nursery import Process
-from support.processes import Processes, eventually, swarm_of
+from support.processes import UID, Processes, eventually, swarm_of
+from swarm_api import env
 from swarm_api.algorithm import Algorithm, AlgorithmName
 from swarm_api.job import Sync
+from swarm_trainer.weights import FlatWeights
+from swarm_trainer.wire.auth import Identity
 
 RESULT = Path(__file__).parent / "results" / "faults.md"
 PERIOD = 10
@@ -292,6 +299,44 @@ def slow(repeats: int) -> list[Row]:
     ]
 
 
+def heartbeats(megabytes: int) -> list[Row]:
+    """Of one more particle, while eight push and pull large models as fast as they can."""
+    particles, elements = 8, 256_000 * megabytes
+    every_step = Algorithm(name=AlgorithmName.LOCAL_SGD, sync_period=1)
+    identity = Identity(job_uid=UID, index=particles, incarnation=1, instance_uid="heart")
+
+    async def beat(swarm: Processes, crowd: Process) -> list[float]:
+        weights = FlatWeights(torch.nn.Linear(elements, 1, bias=False))
+        secret = (swarm.folder / "secret").read_bytes()
+        host, port = json.loads((swarm.folder / "where.json").read_text())["address"].split(":")
+        heart = await BareParticle.attach((host, int(port)), identity, secret, weights)
+        seconds = []
+        while crowd.poll() is None:
+            seconds.append(await heart.answered())
+            await asyncio.sleep(0.02)
+        return seconds
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        swarm_of(Path(folder), "", replicas=particles, algorithm=every_step, sync=Sync()) as swarm,
+    ):
+        swarm.synchronizer()
+        eventually(swarm.report, "a report")
+        hub = Hub(particles, 0)
+        order = [str(CROWD), *map(str, (0, particles, 1, elements, 5, 0, hub.port))]
+        who = {env.PARTICLE_INDEX: "0", env.INCARNATION: "1", env.INSTANCE_UID: "crowd"}
+        crowd = swarm.start("crowd", order, who)
+        eventually(lambda: swarm.history("round"), "the first round", seconds=120)
+        hub.wait(lambda: crowd.poll() is not None)
+        hub.serve(0, END)
+        seconds = asyncio.run(beat(swarm, crowd))
+        hub.close()
+        assert crowd.wait() == 0
+    longest = f"{1000 * statistics.quantiles(seconds, n=100)[98]:.0f}, {1000 * max(seconds):.0f}"
+    what = f"heartbeat answered while {particles} x {megabytes} MB are pushed, merged and pulled, ms (99 %, longest)"
+    return [Row(what, f"{milliseconds(seconds)} ({longest})", "100")]
+
+
 def rate(syncs: list[Exchange], since: float, until: float) -> float:
     """Exchanges a second within the window."""
     times = [sync.ended for sync in syncs if since <= sync.ended <= until]
@@ -314,6 +359,7 @@ def main() -> None:
         "strict": lambda: frozen(elements, repeats, strict, "peer SIGSTOPped, quorum 100 %", "the deadline of 2000"),
         "synchronizer": lambda: synchronizer(elements, repeats),
         "slow": lambda: slow(repeats),
+        "heartbeats": lambda: heartbeats(200),
     }
     rows = [Row("what", "median (quartiles)", "bar"), Row("---", "---", "---")]
     for name, section in sections.items():

@@ -1,8 +1,8 @@
 """Many particles in one process: they exchange without training, round after round, and say how long it took.
 
-`crowd.py FIRST COUNT STEP ELEMENTS ROUNDS PORT`: COUNT particles FIRST, FIRST + STEP, ... push ELEMENTS float32 values
-each. After every ROUNDS rounds of the swarm each of them exchanges the same bytes with the plain hub at PORT, over a
-socket of its own, and that hub says whether to go on. At the end the process prints one line of JSON.
+`crowd.py FIRST COUNT STEP ELEMENTS ROUNDS PLAIN PORT`: COUNT particles FIRST, FIRST + STEP, ... push ELEMENTS float32
+values each. After every ROUNDS rounds of the swarm each of them exchanges the same bytes PLAIN times with the plain hub
+at PORT, over a socket of its own, and that hub says whether to go on. At the end the process prints a line of JSON.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ GO_ON, END = b"g", b"e"
 class Crowd:
     """All particles of one process, in one event loop."""
 
-    def __init__(self, first: int, count: int, step: int, elements: int, rounds: int, port: int) -> None:
+    def __init__(self, first: int, count: int, step: int, elements: int, rounds: int, plain: int, port: int) -> None:
         self._indices = range(first, first + count * step, step)
         self._surroundings = Surroundings.read()
         model = torch.nn.Linear(elements, 1, bias=False)
@@ -35,6 +35,7 @@ class Crowd:
         self._x = self._weights.gather().clone()
         assert self._x.numel() == elements, "the flat vector is padded: take a multiple of 64 elements"
         self._rounds = rounds
+        self._plain = plain
         self._port = port
         self.swarm_seconds: list[float] = []
         """From the first byte of a push to the last one of its reply."""
@@ -46,7 +47,7 @@ class Crowd:
 
     async def _particle(self, index: int) -> None:
         identity = self._surroundings.identity.model_copy(update={"index": index, "instance_uid": f"p{index}"})
-        particle = await _Particle.attach(
+        particle = await BareParticle.attach(
             self._surroundings.synchronizer(), identity, self._surroundings.secret, self._weights
         )
         plain = await _dial(("127.0.0.1", self._port))
@@ -58,7 +59,7 @@ class Crowd:
                 began = time.perf_counter()
                 round_ = await particle.exchange(self._x)
                 self.swarm_seconds.append(time.perf_counter() - began)
-            for _ in range(max(1, self._rounds // 2)):
+            for _ in range(self._plain):
                 began = time.perf_counter()
                 await _send(plain, self._x)
                 await _recv(plain, particle.room)
@@ -69,7 +70,7 @@ class Crowd:
         await particle.leave()
 
 
-class _Particle:
+class BareParticle:
     """Speaks the protocol over bare sockets, at no more cost than the exchange that it is compared with."""
 
     def __init__(self, channel: Channel, link: socket.socket, room: torch.Tensor) -> None:
@@ -81,7 +82,7 @@ class _Particle:
     @classmethod
     async def attach(
         cls, address: tuple[str, int], identity: Identity, secret: bytes, weights: FlatWeights
-    ) -> "_Particle":
+    ) -> "BareParticle":
         """Come in and be welcomed."""
         channel, second = Channel(await _dial(address)), Channel(await _dial(address))
         await introduce(channel, Purpose.CONTROL, identity, secret)
@@ -102,6 +103,13 @@ class _Particle:
         while True:
             await asyncio.sleep(1)
             await self._channel.send(say.Heartbeat(progress=say.Progress()))
+
+    async def answered(self) -> float:
+        """Seconds until a heartbeat is answered."""
+        began = time.perf_counter()
+        await self._channel.send(say.Heartbeat(progress=say.Progress()))
+        assert isinstance(await self._hear(), say.Alive)
+        return time.perf_counter() - began
 
     async def exchange(self, x: torch.Tensor) -> int:
         """Push and pull; the round that it was merged in."""

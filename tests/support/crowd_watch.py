@@ -55,7 +55,7 @@ def watch(
         crowd = [
             swarm.start(
                 f"crowd-{at}",
-                [str(CROWD), *map(str, (share.start, len(share), processes, elements, rounds, hub.port))],
+                [str(CROWD), *map(str, (share.start, len(share), processes, elements, rounds, rounds // 2, hub.port))],
                 {env.PARTICLE_INDEX: str(share.start), env.INCARNATION: "1", env.INSTANCE_UID: "crowd"},
             )
             for at, share in enumerate(shares)
@@ -66,7 +66,7 @@ def watch(
             began = began or time.monotonic()
             during = _status(synchronizer.pid)
             enough = time.monotonic() - began > seconds
-            hub.serve(max(1, rounds // 2), END if enough else GO_ON)
+            hub.serve(rounds // 2, END if enough else GO_ON)
             if enough:
                 break
         hub.close()
