@@ -306,9 +306,14 @@ class Session:
         self._heartbeat_seconds = welcome.settings.sync.heartbeat_seconds
         self.leases.revoked(welcome.revoked)
         self._pending = None
-        # In this order: who sees that it is attached finds in the inbox what became of its last push.
-        self._inbox.put(Return(welcome, tensors) if self._welcomed else Said(welcome, tensors))
-        self._connection, self._welcomed = connection, True
+        if self._welcomed:
+            # In this order: who sees that it is attached finds in the inbox what became of its last push.
+            self._inbox.put(Return(welcome, tensors))
+            self._connection = connection
+        else:
+            # And in this one: who hears its first welcome is attached, and may ask for units and a donation.
+            self._connection, self._welcomed = connection, True
+            self._inbox.put(Said(welcome, tensors))
         if self._farewell is not None:
             await connection.say(self._farewell)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
@@ -14,6 +15,7 @@ from swarm_api.job import Sync
 from swarm_api.report import Presence, SwarmState
 from swarm_trainer.connection import Connection
 from swarm_trainer.errors import LinkError, NoFitnessError, RefusedError
+from swarm_trainer.inbox import Inbox, Said
 from swarm_trainer.vectors import BUFFERS, INTEGERS, Tensors, X, room
 from swarm_trainer.weights import Schema
 from swarm_trainer.wire import messages as say
@@ -67,6 +69,20 @@ def test_a_particle_waits_for_a_synchronizer_whose_address_is_not_told_yet(world
         attaching.result(0.3)
     world.synchronizer(replicas=1)
     assert attaching.result(SECONDS)[0].action is say.Action.KEEP
+
+
+def test_who_hears_its_first_welcome_may_ask_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = Inbox.put
+
+    def put_and_dawdle(inbox: Inbox, item: Said) -> None:
+        put(inbox, item)
+        time.sleep(0.2)
+
+    monkeypatch.setattr(Inbox, "put", put_and_dawdle)
+    world.synchronizer(replicas=1)
+    particle = world.particle(0)
+    particle.attach()
+    assert particle.session.attached
 
 
 def test_another_model_is_refused_naming_the_first_difference(world: World) -> None:
