@@ -76,6 +76,7 @@ class BareParticle:
     def __init__(self, channel: Channel, link: socket.socket, room: torch.Tensor) -> None:
         self._channel = channel
         self._link = link
+        self._generation = 0
         self._sequence = self._sent = self._received = 0
         self.room = room
 
@@ -94,6 +95,7 @@ class BareParticle:
             if isinstance(message, say.SendState):
                 await channel.send(say.State(tensors=("x",)))
                 await particle._send(x)
+        particle._generation = message.settings.generation
         if message.tensors:
             await particle._recv()
         return particle
@@ -114,7 +116,14 @@ class BareParticle:
     async def exchange(self, x: torch.Tensor) -> int:
         """Push and pull; the round that it was merged in."""
         self._sequence += 1
-        push = say.Push(sequence=self._sequence, fitness=1.0, new_samples=1, tensors=("x",), progress=say.Progress())
+        push = say.Push(
+            sequence=self._sequence,
+            generation=self._generation,
+            fitness=1.0,
+            new_samples=1,
+            tensors=("x",),
+            progress=say.Progress(),
+        )
         await self._channel.send(push)
         await self._send(x)
         while not isinstance(message := await self._hear(), say.Reply):

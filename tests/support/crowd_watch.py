@@ -108,15 +108,15 @@ class Hub:
 
     def wait(self, ended: Callable[[], bool]) -> bool:
         """Whether the crowd has come to exchange, rather than ended."""
-        waited_for = self._socks[0] if self._socks else self._server
         while not ended():
-            if select.select([waited_for], [], [], 0.2)[0]:
-                while len(self._socks) < self._crowd:
-                    sock = self._server.accept()[0]
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    sock.setblocking(False)
-                    self._socks.append(sock)
-                return True
+            complete = len(self._socks) == self._crowd
+            if select.select([self._socks[0] if complete else self._server], [], [], 0.2)[0]:
+                if complete:
+                    return True
+                sock = self._server.accept()[0]
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setblocking(False)
+                self._socks.append(sock)
         return False
 
     def serve(self, rounds: int, word: bytes) -> None:
