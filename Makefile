@@ -16,7 +16,7 @@ run: setup ## train MNIST with a swarm of four on this machine; one particle is 
 twice = pytest $(1) || { echo "make test: ONCE MORE, what failed of $(1):"; pytest $(1) --last-failed --lfnf=none; }
 
 test: lint ## check, real processes killed, a real API server, five scenarios on kind
-	pytest tests/unit
+	$(call twice,tests/unit)
 	$(call twice,tests/faults)
 	$(call twice,tests/apiserver tests/controller)
 	$(call twice,tests/e2e -m core)
