@@ -19,6 +19,10 @@ class Way(Enum):
     DOWN = "to the particle"
 
 
+def _nothing() -> None:
+    pass
+
+
 class Cable:
     """Serves one particle, which finds its address in `file`; the synchronizer's is looked up for every connection."""
 
@@ -26,10 +30,13 @@ class Cable:
         self.file = file
         self.cuts = 0
         """So far."""
+        self.opening: list[bytes] = []
+        """The particle's first two words on its newest connection: both sides of a handshake wait in between."""
         self._synchronizer = synchronizer
         self._lock = threading.Lock()
         self._ends: list[socket.socket] = []
         self._left: dict[Way, list[int]] = {}
+        self._first: Callable[[], None] = _nothing
         self._threads: list[threading.Thread] = []
         self._whole = threading.Event()
         self._whole.set()
@@ -43,10 +50,17 @@ class Cable:
         with self._lock:
             self._cut()
 
-    def cut_after(self, way: Way, *sizes: int) -> None:
-        """Cut once so many more bytes of tensors have passed, in the middle of them; then after the next size."""
+    def cut_after(self, way: Way, *sizes: int, first: Callable[[], None] = _nothing) -> None:
+        """Cut once so many more bytes of tensors have passed, in the middle of them; then after the next size.
+
+        Args:
+            way: Of the bytes.
+            sizes: How many.
+            first: Called before each cut, in a thread of the cable.
+        """
         with self._lock:
             self._left[way] = list(sizes)
+            self._first = first
 
     def hold(self) -> None:
         """Let nothing more through to the particle, until the next cut."""
@@ -86,6 +100,8 @@ class Cable:
         for end in (near, far):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         tensors = b'"purpose":"link"' in hello
+        if not tensors:
+            self.opening = [hello]
         with self._lock:
             self._ends += (near, far)
         back = threading.Thread(target=self._carry, args=(far, near, Way.DOWN, tensors))
@@ -104,8 +120,11 @@ class Cable:
                     break
                 if way is Way.DOWN:
                     self._whole.wait()
+                elif not tensors and len(self.opening) < 2:
+                    self.opening.append(piece)
                 if tensors and (part := self._share(way, len(piece))) is not None:
                     target.sendall(piece[:part])
+                    self._first()
                     self.cut()
         for end in (source, target):
             with contextlib.suppress(OSError):

@@ -5,7 +5,7 @@ import os
 import signal
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -74,12 +74,18 @@ class Processes:
         partial.write_text(settings.model_dump_json(by_alias=True))
         partial.replace(self.folder / "settings.json")
 
-    def synchronizer(self, incarnation: int = 1, *, keeps: bool = False) -> Process:
+    def synchronizer(
+        self,
+        incarnation: int = 1,
+        *,
+        keeps: bool = False,
+        program: Sequence[str] = ("-m", "swarm_trainer.synchronizer"),
+    ) -> Process:
         """Start one; keeps: with checkpoints in the folder `checkpoints`."""
         (self.folder / "where.json").unlink(missing_ok=True)
         return self.start(
             f"synchronizer-{incarnation}",
-            ["-m", "swarm_trainer.synchronizer"],
+            program,
             {
                 env.INCARNATION: str(incarnation),
                 env.INSTANCE_UID: f"s{incarnation}",
@@ -187,7 +193,7 @@ class Processes:
         eventually(lambda: not self.report() and synchronizer.poll() is not None, "the job's end", seconds=seconds)
         return synchronizer.wait()
 
-    def start(self, name: str, program: list[str], extra: dict[str, str]) -> Process:
+    def start(self, name: str, program: Sequence[str], extra: dict[str, str]) -> Process:
         """A process of this job with these environment variables besides; it prints to `NAME.log`."""
         environ = {
             "PATH": os.environ["PATH"],

@@ -45,13 +45,11 @@ class Drawing:
     def _fill(self) -> None:
         begun, session = self._begun, self._session
         while not begun.ready and not begun.over:
-            if not begun.asked:
-                self._ask(begun.window)
-            if not begun.asked:
+            if not begun.asked and not self._ask(begun.window):
                 session.leases.help_itself(begun, self._replicas())
                 return
             session.leases.wait(begun)
 
-    def _ask(self, count: int) -> None:
+    def _ask(self, count: int) -> bool:
         stream = self._begun.stream
-        self._session.ask(self._begun, Lease(stream=stream, count=count, calls=self._calls.pack()))
+        return self._session.ask(self._begun, Lease(stream=stream, count=count, calls=self._calls.pack()))

@@ -144,13 +144,17 @@ class Session:
                 return said.message, said.tensors
         return None
 
-    def ask(self, begun: Pass, lease: say.Lease) -> None:
-        """Ask for units for a pass; the answer is for `leases`. May be called from any thread."""
+    def ask(self, begun: Pass, lease: say.Lease) -> bool:
+        """Ask for units for a pass, if there is a synchronizer; the answer is for `leases`, and may be there already.
+
+        May be called from any thread.
+        """
         begun.asked = True
         if (connection := self._connection) is None:
             begun.asked = False
-        else:
-            self._ask(connection, lease, {})
+            return False
+        self._ask(connection, lease, {})
+        return True
 
     def fetch_center(self) -> Tensors | None:
         """The center as it is now; None where there is no synchronizer."""

@@ -46,11 +46,14 @@ class Trainer:
         self.answer: tuple[Stream, tuple[Units, ...]] | None = None
         self._loader: Iterator[Unit] | None = None
 
-    def ask(self, begun: Pass, lease: Lease) -> None:
+    def ask(self, begun: Pass, lease: Lease) -> bool:
         if self.attached:
             assert self.answer is None
             begun.asked = True
             self.answer = (lease.stream, self.world.lease(self.index, lease))
+            if self.world.prompt:
+                self.hear()
+        return self.attached
 
     def hear(self) -> None:
         """The answer comes."""
@@ -100,9 +103,11 @@ class Trainer:
 class World:
     """A swarm without weights: what is trained and what is committed is written down."""
 
-    def __init__(self, replicas: int, total: int, prefetch: int) -> None:
+    def __init__(self, replicas: int, total: int, prefetch: int, prompt: bool) -> None:
         self.total = total
         self.prefetch = prefetch
+        self.prompt = prompt
+        """Answers are there before whoever asked looks for them."""
         self.table = Table(replicas)
         self.trainers: dict[int, Trainer] = {}
         self.finished: set[int] = set()
@@ -255,7 +260,7 @@ RESTARTS = [st.tuples(st.just("remember")), st.tuples(st.just("restart"))]
 
 
 def worlds() -> st.SearchStrategy[World]:
-    return st.builds(World, st.integers(1, 4), st.integers(1, 40), st.integers(0, 5))
+    return st.builds(World, st.integers(1, 4), st.integers(1, 40), st.integers(0, 5), st.booleans())
 
 
 def live_through(world: World, history: list[tuple[Any, ...]]) -> None:
