@@ -42,6 +42,7 @@ class Swarm:
         container: Mapping[str, Any] | None = None,
         pod: Mapping[str, Any] | None = None,
         synchronizer: Mapping[str, Any] | None = None,
+        keeps: Mapping[str, Any] | None = None,
         **spec: Any,
     ) -> None:
         """Apply a job whose particles run `scripts/train.py`, or another script, which finds it as /script/good.py.
@@ -50,6 +51,7 @@ class Swarm:
             container: more fields of the container that trains.
             pod: more fields of a particle's pod.
             synchronizer: more fields of the synchronizer's pod.
+            keeps: more fields of `spec.synchronizer`, such as a checkpoint's.
             spec: more fields of the job.
         """
         self.kube.apply(
@@ -59,7 +61,7 @@ class Swarm:
                 "metadata": {"name": "script"},
                 "data": {"train.py": script or SCRIPT.read_text(), "good.py": SCRIPT.read_text()},
             },
-            self._manifest(replicas, container or {}, pod or {}, synchronizer or {}, spec),
+            self._manifest(replicas, container or {}, pod or {}, synchronizer or {}, keeps or {}, spec),
         )
 
     def _manifest(
@@ -68,6 +70,7 @@ class Swarm:
         container: Mapping[str, Any],
         pod: Mapping[str, Any],
         synchronizer: Mapping[str, Any],
+        keeps: Mapping[str, Any],
         spec: dict[str, Any],
     ) -> Object:
         # A process that is the first of its namespace cannot be killed from within.
@@ -89,7 +92,7 @@ class Swarm:
             "metadata": {"name": self.name},
             "spec": {
                 "algorithm": {"name": "PSOPS", "syncPeriod": 5},
-                "synchronizer": {"template": holder},
+                "synchronizer": {"template": holder, **keeps},
                 **spec,
                 "particles": {"replicas": replicas, "template": template, **spec.get("particles", {})},
             },

@@ -46,3 +46,24 @@ def test_a_suspended_job_holds_nothing_and_begins_again_when_resumed(swarm: Swar
     status = swarm.trains(_0=2, _1=2, synchronizer=2)
     assert not any(each.get("failures") for each in status["particleStatuses"])
     assert {"JobSuspended", "JobResumed"} <= set(swarm.events())
+
+
+def test_a_suspended_job_with_checkpoints_goes_on_where_it_was(swarm: Swarm) -> None:
+    claim = {"resources": {"requests": {"storage": "100Mi"}}}
+    swarm.start(replicas=2, keeps={"checkpoint": {"volumeClaim": claim}})
+    swarm.trains(_0=1, _1=1)
+    swarm.goes_on()
+    reached = swarm.status["training"]["round"]
+
+    swarm.change(suspend=True)
+
+    swarm.reaches("Suspended")
+    held, _, message = swarm.condition("Suspended")
+    assert (held, "checkpoint" in message) == ("True", True)
+
+    swarm.change(suspend=False)
+
+    status = swarm.trains(_0=2, _1=2, synchronizer=2)
+    assert status["training"]["round"] > reached
+    swarm.finish()
+    assert swarm.row()["STATE"] == "Complete"
