@@ -29,11 +29,7 @@ def on_the_wire(scene: Tallied, moment: str) -> None:
 
 
 def with_its_reply_on_the_way(scene: Tallied, moment: str) -> None:
-    scene.cable.hold()
-    merged = [line for line in scene.swarm.history("round") if 1 in line["contributors"]]
-    eventually(
-        lambda: sum(1 in line["contributors"] for line in scene.swarm.history("round")) > len(merged), "it is merged"
-    )
+    scene.merges_without_a_word()
     scene.kill(1)
     scene.cable.cut()
 

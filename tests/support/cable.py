@@ -38,6 +38,8 @@ class Cable:
         self._left: dict[Way, list[int]] = {}
         self._first: Callable[[], None] = _nothing
         self._threads: list[threading.Thread] = []
+        self.held = threading.Event()
+        """Tensors for the particle have been held since `hold`."""
         self._whole = threading.Event()
         self._whole.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -64,6 +66,7 @@ class Cable:
 
     def hold(self) -> None:
         """Let nothing more through to the particle, until the next cut."""
+        self.held.clear()
         self._whole.clear()
 
     def close(self) -> None:
@@ -119,6 +122,8 @@ class Cable:
                 if not piece:
                     break
                 if way is Way.DOWN:
+                    if tensors and not self._whole.is_set():
+                        self.held.set()
                     self._whole.wait()
                 elif not tensors and len(self.opening) < 2:
                     self.opening.append(piece)
