@@ -53,11 +53,12 @@ class Contender:
 @contextlib.contextmanager
 def all_running(server: ApiServer, key: Path, folder: Path) -> Iterator[dict[str, Contender]]:
     """For the duration all of them run; key: file with the operator's key; folder: for their logs."""
+    for name in NAMES:
+        server.kubectl("create", "clusterrolebinding", name, "--clusterrole=cluster-admin", f"--user={name}")
+        server.kubectl("create", "namespace", name)
     with contextlib.ExitStack() as stack:
         found = {}
         for name in NAMES:
-            server.kubectl("create", "namespace", name)
-            server.kubectl("create", "clusterrolebinding", name, "--clusterrole=cluster-admin", f"--user={name}")
             command = [sys.executable, *_arguments(name, server.kubeconfig_of_user(name), key)]
             log = folder / f"{name}.log"
             found[name] = Contender(name, stack.enter_context(running(command, log)), log)

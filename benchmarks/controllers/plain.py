@@ -45,6 +45,7 @@ def jobs(namespace: str) -> str:
 async def watch(api: aiohttp.ClientSession, path: str) -> AsyncIterator[tuple[str, Object]]:
     """Type and object of everything that is there or happens."""
     async with api.get(path) as response:
+        response.raise_for_status()
         listed = await response.json()
     for item in listed["items"]:
         yield "ADDED", item
