@@ -221,7 +221,7 @@ def test_particles_leave_a_frozen_synchronizer_and_come_back_to_it(tmp_path: Pat
         all_train(swarm, 0, 1)
         synchronizer.signal(signal.SIGSTOP)
         for name in names:
-            eventually(lambda name=name: "has been silent" in swarm.log(name), "it gives up waiting")
+            eventually(lambda name=name: "no synchronizer" in swarm.log(name), "it gives up waiting")
         swarm.trains_on(*names, steps=20)
         synchronizer.signal(signal.SIGCONT)
         eventually(lambda: swarm.contributors() == [0, 1], "both contribute")

@@ -241,7 +241,8 @@ class Session:
             try:
                 await self._converse()
             except (LinkError, OSError, TimeoutError) as error:
-                log.log(logging.INFO if self._welcomed else logging.DEBUG, "no synchronizer: %s", error)
+                level = logging.INFO if self._welcomed else logging.DEBUG
+                log.log(level, "no synchronizer: %s", str(error) or "it does not answer")
             if self._connection is not None:
                 lost, self._connection, retry = self._connection, None, _FIRST_RETRY
                 self.leases.unanswered()

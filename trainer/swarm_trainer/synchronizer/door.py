@@ -94,7 +94,7 @@ class Door:
             else:
                 await self._bring_control(channel, hello.identity)
         except (LinkError, OSError, TimeoutError) as error:
-            log.info("connection refused: %s", error or "the handshake took too long")
+            log.info("connection refused: %s", str(error) or "the handshake took too long")
         except Exception:
             log.exception("a connection ended by an error of the synchronizer")
         finally:
