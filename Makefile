@@ -38,7 +38,7 @@ bench-faults: setup ## what kills, freezes and slow particles cost the others; a
 	PYTHONPATH=tests python benchmarks/crowd.py --write
 
 bench-operator: setup ## the operator beside a bare client and the smallest kopf operator; builds Kubernetes once
-	@PYTHONPATH=tests python benchmarks/controllers
+	@PYTHONPATH=tests:benchmarks python benchmarks/controllers
 
 cluster: setup ## a kind cluster with the operator in it; prints what to export
 	@PYTHONPATH=tests python -m e2e up

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import torch
+from _results import may_write, publish
 
 import swarm_trainer as swarm
 from swarm_api import env
@@ -24,7 +25,7 @@ from swarm_api.settings import Settings
 PAIRS = 31
 STEPS = 300
 BAR_MICROSECONDS = 150.0
-RESULT = Path(__file__).parent / "results" / "attach.md"
+RESULT = "attach.md"
 
 
 def start_synchronizer(folder: Path) -> subprocess.Popen[bytes]:
@@ -83,7 +84,7 @@ def microseconds_per_step(model: torch.nn.Module, optimizer: torch.optim.Optimiz
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help=f"write the table to {RESULT}")
+    may_write(parser, RESULT)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -112,10 +113,7 @@ def main() -> None:
             f"| {quartiles[1]:.0f} ({quartiles[0]:.0f}..{quartiles[2]:.0f}), bar {BAR_MICROSECONDS:.0f} |",
         ]
     )
-    print(table)
-    if arguments.write:
-        RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_text(f"# Cost of attach\n\n`python benchmarks/attach.py`\n\n{table}\n")
+    publish(RESULT, "Cost of attach", "`python benchmarks/attach.py`", table, write=arguments.write)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,11 @@ import tempfile
 from pathlib import Path
 
 import torch
+from _results import may_write, publish
 
 from support.crowd_watch import Seen, watch
 
-RESULT = Path(__file__).parent / "results" / "crowd.md"
+RESULT = "crowd.md"
 
 
 def percentiles(seconds: list[float]) -> tuple[float, float]:
@@ -54,7 +55,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--particles", type=int, default=128)
     parser.add_argument("--kilobytes", type=int, default=1024)
-    parser.add_argument("--write", action="store_true", help=f"write the table to {RESULT}")
+    may_write(parser, RESULT)
     arguments = parser.parse_args()
     elements = 256 * arguments.kilobytes
     with tempfile.TemporaryDirectory() as folder:
@@ -62,14 +63,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         seen = watch(Path(folder), arguments.particles, elements, seconds=arguments.seconds)
     table = report(seen, small, arguments.particles, 4 * elements)
-    print(table)
-    if arguments.write:
-        RESULT.parent.mkdir(exist_ok=True)
-        where = (
-            f"`PYTHONPATH=tests python benchmarks/crowd.py`, torch {torch.__version__}, {os.cpu_count()} cores, "
-            f"{arguments.kilobytes} kB a push, {arguments.seconds:.0f} s."
-        )
-        RESULT.write_text("\n\n".join(["# A crowd", where, table]) + "\n")
+    how = (
+        f"`PYTHONPATH=tests python benchmarks/crowd.py`, torch {torch.__version__}, {os.cpu_count()} cores, "
+        f"{arguments.kilobytes} kB a push, {arguments.seconds:.0f} s."
+    )
+    publish(RESULT, "A crowd", how, table, write=arguments.write)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _results import may_write, publish
 from _timing import spread
 
 from support.crowd import END, BareParticle
@@ -36,7 +37,7 @@ from swarm_api.job import Sync
 from swarm_trainer.weights import FlatWeights
 from swarm_trainer.wire.auth import Identity
 
-RESULT = Path(__file__).parent / "results" / "faults.md"
+RESULT = "faults.md"
 PERIOD = 10
 PAUSE = 0.02
 UNDISTURBED = 9
@@ -348,7 +349,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=16)
     parser.add_argument("--megabytes", type=int, default=20)
     parser.add_argument("--only", default="")
-    parser.add_argument("--write", action="store_true", help=f"write the table to {RESULT}")
+    may_write(parser, RESULT)
     arguments = parser.parse_args()
     random.seed(0)
     elements, repeats = arguments.megabytes * 250_000, arguments.repeats
@@ -366,14 +367,11 @@ def main() -> None:
         if arguments.only in ("", name):
             rows += section()
     table = "\n".join(f"| {row.what} | {row.measured} | {row.bar} |" for row in rows)
-    print(table)
-    if arguments.write:
-        RESULT.parent.mkdir(exist_ok=True)
-        where = (
-            f"`make bench-faults`, torch {torch.__version__}, {os.cpu_count()} cores, three particles of "
-            f"{arguments.megabytes} MB, {PERIOD} steps of {1000 * PAUSE:.0f} ms between exchanges, {repeats} repeats."
-        )
-        RESULT.write_text("\n\n".join(["# What faults cost", where, table]) + "\n")
+    how = (
+        f"`make bench-faults`, torch {torch.__version__}, {os.cpu_count()} cores, three particles of "
+        f"{arguments.megabytes} MB, {PERIOD} steps of {1000 * PAUSE:.0f} ms between exchanges, {repeats} repeats."
+    )
+    publish(RESULT, "What faults cost", how, table, write=arguments.write)
 
 
 if __name__ == "__main__":

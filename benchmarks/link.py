@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import torch
+from _results import may_write, publish
 from _timing import Taken, interleaved, table
 
 from swarm_api.job import Link as LinkKind
@@ -28,7 +28,7 @@ from swarm_trainer.links.base import PARTICLE_RANK, SYNCHRONIZER_RANK, Link
 PARTICLES = 4
 PLAIN, SWARM, GLOO = "plain socket", "swarm", "gloo"
 THREADS, SELECTOR = "sockets, a thread each", "sockets, one selector"
-RESULT = Path(__file__).parent / "results" / "link.md"
+RESULT = "link.md"
 
 
 def memory(tensor: torch.Tensor) -> memoryview:
@@ -227,7 +227,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--megabytes", type=int, default=100)
-    parser.add_argument("--write", action="store_true", help=f"write the tables to {RESULT}")
+    may_write(parser, RESULT)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     elements = arguments.megabytes * 1_000_000 // 4
@@ -241,11 +241,8 @@ def main() -> None:
             THREADS,
         ),
     ]
-    print("\n\n".join(tables))
-    if arguments.write:
-        RESULT.parent.mkdir(exist_ok=True)
-        where = f"`python benchmarks/link.py`, torch {torch.__version__}, {os.cpu_count()} cores, loopback."
-        RESULT.write_text("\n\n".join(["# Speed of the links", where, *tables]) + "\n")
+    how = f"`python benchmarks/link.py`, torch {torch.__version__}, {os.cpu_count()} cores, loopback."
+    publish(RESULT, "Speed of the links", how, *tables, write=arguments.write)
 
 
 if __name__ == "__main__":

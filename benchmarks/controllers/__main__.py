@@ -1,6 +1,6 @@
 """The operator beside the least that could do its work: a bare asyncio client, and the smallest kopf operator.
 
-Run: make bench-operator, or PYTHONPATH=tests:benchmarks/controllers python benchmarks/controllers [--write] ...
+Run: make bench-operator, or PYTHONPATH=tests:benchmarks python benchmarks/controllers [--write] ...
 One bare API server with Kubernetes' scheduler and kwok's fake nodes, everything on loopback; each contender is a
 process of its own that works for the jobs of its own namespace. Seen by a watch of the measuring client.
 """
@@ -12,6 +12,7 @@ import random
 import tempfile
 from pathlib import Path
 
+from _results import may_write, publish
 from contenders import NAMES, all_running
 from measures import bulks, idle, reactions
 from scene import Scene
@@ -24,7 +25,7 @@ from support.api_server import install_definition
 
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "kubeadm", "kubectl")
 NODES = 10
-RESULT = Path(__file__).parents[1] / "results" / "operator.md"
+RESULT = "operator.md"
 
 
 async def measure(server: ApiServer, arguments: argparse.Namespace, folder: Path) -> list[str]:
@@ -64,18 +65,15 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=200, help="jobs that run and do nothing")
     parser.add_argument("--settle", type=float, default=40.0, help="seconds after which they have said everything")
     parser.add_argument("--seconds", type=float, default=60.0, help="seconds for which they are looked at")
-    parser.add_argument("--write", action="store_true", help=f"write the tables to {RESULT}")
+    may_write(parser, RESULT)
     arguments = parser.parse_args()
     random.seed(0)
     binaries.build(PROGRAMS)
     with tempfile.TemporaryDirectory() as folder, ApiServer(users=tuple(NAMES), nodes=NODES, audit=True) as server:
         install_definition(server)
         tables = asyncio.run(measure(server, arguments, Path(folder)))
-    print("\n\n".join(tables))
-    if arguments.write:
-        where = f"`make bench-operator`, Kubernetes {KUBERNETES} with kwok's nodes, {os.cpu_count()} cores, loopback."
-        RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_text("\n\n".join(["# Speed of the operator", where, *tables]) + "\n")
+    how = f"`make bench-operator`, Kubernetes {KUBERNETES} with kwok's nodes, {os.cpu_count()} cores, loopback."
+    publish(RESULT, "Speed of the operator", how, *tables, write=arguments.write)
 
 
 if __name__ == "__main__":

@@ -61,8 +61,8 @@ class Commits:
         if again is None:
             entry.answer = None
         # What other settings' pushes have is not known any more, and they are handed back.
-        now = self._generations.covers(push)
-        brings = self._vectors_of_a_push(swarm.center.schema) if now else push.tensors[:_MOST_VECTORS]
+        known = self._generations.covers(push)
+        brings = self._vectors_of_a_push(swarm.center.schema) if known else push.tensors[:_MOST_VECTORS]
         peer.staged = await peer.take(push.tensors, brings, swarm.empty, keep=False)
         center = swarm.center.now.vectors
         if sum(tensor.nbytes for tensor in peer.staged.values()) <= _SMALL_BYTES:
