@@ -43,6 +43,7 @@ PAUSE = 0.02
 UNDISTURBED = 9
 """Rounds whose median is what a round takes undisturbed."""
 IMPORTS_SECONDS = 3.0
+HEARTBEAT_ROUNDS = 30
 SMALL = 25_000
 """Elements of a model whose transfers do not count: two swarms share the machine's cores."""
 
@@ -324,17 +325,20 @@ def heartbeats(megabytes: int) -> list[Row]:
         swarm.synchronizer()
         eventually(swarm.report, "a report")
         hub = Hub(particles, 0)
-        order = [str(CROWD), *map(str, (0, particles, 1, elements, 5, 0, hub.port))]
+        order = [str(CROWD), *map(str, (0, particles, 1, elements, HEARTBEAT_ROUNDS, 0, hub.port))]
         who = {env.PARTICLE_INDEX: "0", env.INCARNATION: "1", env.INSTANCE_UID: "crowd"}
         crowd = swarm.start("crowd", order, who)
         eventually(lambda: swarm.history("round"), "the first round", seconds=120)
-        hub.wait(lambda: crowd.poll() is not None)
+        hub.gather(lambda: crowd.poll() is not None)
         hub.serve(0, END)
         seconds = asyncio.run(beat(swarm, crowd))
         hub.close()
         assert crowd.wait() == 0
     longest = f"{1000 * statistics.quantiles(seconds, n=100)[98]:.0f}, {1000 * max(seconds):.0f}"
-    what = f"heartbeat answered while {particles} x {megabytes} MB are pushed, merged and pulled, ms (99 %, longest)"
+    what = (
+        f"{len(seconds)} heartbeats answered while {particles} x {megabytes} MB are pushed, merged and pulled "
+        f"{HEARTBEAT_ROUNDS} times, ms (99 %, longest)"
+    )
     return [Row(what, f"{milliseconds(seconds)} ({longest})", "100")]
 
 
@@ -360,7 +364,7 @@ def main() -> None:
         "strict": lambda: frozen(elements, repeats, strict, "peer SIGSTOPped, quorum 100 %", "the deadline of 2000"),
         "synchronizer": lambda: synchronizer(elements, repeats),
         "slow": lambda: slow(repeats),
-        "heartbeats": lambda: heartbeats(200),
+        "heartbeats": lambda: heartbeats(10 * arguments.megabytes),
     }
     rows = [Row("what", "median (quartiles)", "bar"), Row("---", "---", "---")]
     for name, section in sections.items():

@@ -60,10 +60,14 @@ def watch(
             )
             for at, share in enumerate(shares)
         ]
-        began = None
         during = before
-        while hub.wait(lambda: any(process.poll() is not None for process in crowd)):
-            began = began or time.monotonic()
+
+        def ended() -> bool:
+            return any(process.poll() is not None for process in crowd)
+
+        hub.gather(ended)
+        began = time.monotonic()
+        while hub.wait(ended):
             during = _status(synchronizer.pid)
             enough = time.monotonic() - began > seconds
             hub.serve(rounds // 2, END if enough else GO_ON)
@@ -106,17 +110,21 @@ class Hub:
     def port(self) -> int:
         return int(self._server.getsockname()[1])
 
-    def wait(self, ended: Callable[[], bool]) -> bool:
-        """Whether the crowd has come to exchange, rather than ended."""
-        while not ended():
-            complete = len(self._socks) == self._crowd
-            if select.select([self._socks[0] if complete else self._server], [], [], 0.2)[0]:
-                if complete:
-                    return True
+    def gather(self, ended: Callable[[], bool]) -> bool:
+        """Whether all particles have dialed, rather than the crowd ended."""
+        while len(self._socks) < self._crowd and not ended():
+            if select.select([self._server], [], [], 0.2)[0]:
                 sock = self._server.accept()[0]
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.setblocking(False)
                 self._socks.append(sock)
+        return len(self._socks) == self._crowd
+
+    def wait(self, ended: Callable[[], bool]) -> bool:
+        """Whether they have come to exchange, rather than ended."""
+        while not ended():
+            if select.select([self._socks[0]], [], [], 0.2)[0]:
+                return True
         return False
 
     def serve(self, rounds: int, word: bytes) -> None:
