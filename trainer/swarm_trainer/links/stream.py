@@ -36,6 +36,8 @@ class FramedStream:
         tune(sock, progress_seconds)
         self.loop = loop
         self._sock = sock
+        # For the loop: it prints a socket, at the cost of two system calls, whenever it does not know it yet.
+        self._fd = sock.fileno()
         self._progress_seconds = progress_seconds
         # Held while bytes move: once close() has returned, in any thread, no tensor is written to.
         self._lock = threading.Lock()
@@ -113,15 +115,15 @@ class FramedStream:
         if self._incoming.wanted != self._reading:
             self._reading = not self._reading
             if self._reading:
-                self.loop.add_reader(self._sock, self._on_readable)
+                self.loop.add_reader(self._fd, self._on_readable)
             else:
-                self.loop.remove_reader(self._sock)
+                self.loop.remove_reader(self._fd)
         if self._outgoing.wanted != self._writing:
             self._writing = not self._writing
             if self._writing:
-                self.loop.add_writer(self._sock, self._on_writable)
+                self.loop.add_writer(self._fd, self._on_writable)
             else:
-                self.loop.remove_writer(self._sock)
+                self.loop.remove_writer(self._fd)
         if self._busy and self._timer is None:
             self._timer = self.loop.call_later(self._progress_seconds, self._on_timer)
 
@@ -161,8 +163,8 @@ class FramedStream:
         if self._timer:
             self._timer.cancel()
         if self._sock.fileno() >= 0:
-            self.loop.remove_reader(self._sock)
-            self.loop.remove_writer(self._sock)
+            self.loop.remove_reader(self._fd)
+            self.loop.remove_writer(self._fd)
             self._sock.close()
 
     def _settle(self, finished: list[Transfer], failed: list[Transfer]) -> None:

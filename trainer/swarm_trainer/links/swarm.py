@@ -39,7 +39,11 @@ class SwarmLink(Link):
 
     async def _completed(self, work: SwarmWork) -> None:
         try:
-            await asyncio.wrap_future(work.completion)
+            # Most are over at once: the kernel took all of it, or had it.
+            if work.completion.done():
+                work.completion.result()
+            else:
+                await asyncio.wrap_future(work.completion)
         except asyncio.CancelledError:
             # Half a tensor is on its way: the stream cannot be used again.
             self.close()

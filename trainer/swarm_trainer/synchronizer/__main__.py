@@ -13,6 +13,7 @@ from swarm_trainer.synchronizer.door import Door
 from swarm_trainer.synchronizer.gauges import Gauges
 from swarm_trainer.synchronizer.hub import Hub
 from swarm_trainer.synchronizer.journal import Journal
+from swarm_trainer.synchronizer.memory import settle_memory
 from swarm_trainer.synchronizer.output import write_model
 from swarm_trainer.synchronizer.reporting import ReportServer
 from swarm_trainer.synchronizer.surroundings import Surroundings
@@ -28,6 +29,7 @@ _LINGER_SECONDS = 10.0
 def main() -> int:
     """Run until the swarm has finished; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    settle_memory()
     surroundings = Surroundings.read()
     return asyncio.run(_run(surroundings, surroundings.settings()))
 

@@ -72,7 +72,8 @@ class Swarm:
     @property
     def leader(self) -> int:
         """The lowest index of the members."""
-        return min((index for index, peer in self.peers.items() if peer.admitted), default=0)
+        members = (index for index in range(self.settings.replicas) if index in self.peers)
+        return next((index for index in members if self.peers[index].admitted), 0)
 
     @property
     def wanted(self) -> frozenset[int]:
