@@ -203,6 +203,15 @@ class Stage:
             ),
         )
 
+    async def is_heard(self) -> None:
+        """Until the operator knows what was said last: it asks again only when it has read an answer."""
+        enough = self.reads + 2
+
+        async def look() -> int:
+            return self.reads
+
+        await self.until(look, lambda reads: reads >= enough)
+
     async def train(self, replicas: int = 2) -> None:
         """Everything that exists runs, and the swarm trains."""
         names = [f"mnist-particle-{index}-1" for index in range(replicas)]

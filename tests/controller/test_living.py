@@ -112,6 +112,7 @@ def test_a_job_is_complete_when_the_synchronizer_says_so_and_ends(play):
         await stage.create_job()
         await stage.train()
         await stage.say((0, 1), (1, 1), state=SwarmState.FINISHED, presence=Presence.FINISHED)
+        await stage.is_heard()
         for name in ("mnist-particle-0-1", "mnist-particle-1-1"):
             await stage.end(name, 0)
         await stage.end("mnist-synchronizer-1", 0)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from swarm_operator.backends.kubernetes import labels
 from swarm_operator.backends.kubernetes.podset import PodSet
 
 Key = tuple[str, str]
@@ -24,9 +25,9 @@ class Cache:
         self._pods: dict[Key, PodSet] = {}
         self._own: dict[Key, str] = {}
 
-    def keys(self) -> list[Key]:
-        """All jobs of which something is known."""
-        return list({**self._jobs, **self._pods})
+    def keys(self, namespace: str = "") -> list[Key]:
+        """All jobs of which something is known, of this namespace or of all."""
+        return [key for key in {**self._jobs, **self._pods} if namespace in ("", key[0])]
 
     def job(self, key: Key) -> dict[str, Any] | None:
         """The job, as seen last."""
@@ -87,6 +88,11 @@ class Cache:
 def key_of(raw: Mapping[str, Any]) -> Key:
     """Of a job."""
     return raw["metadata"]["namespace"], raw["metadata"]["name"]
+
+
+def named_by(pod: Mapping[str, Any]) -> Key:
+    """Of the job that a pod's label names, whether there is one or not."""
+    return pod["metadata"]["namespace"], pod["metadata"]["labels"][labels.JOB_NAME]
 
 
 def _slim(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The edge: kopf watches, and all that it sees goes to the intake. Nothing is written to any object from here."""
+"""The edge: kopf watches jobs and nodes, and what it sees goes to the intake. Nothing is written from here."""
 
 import asyncio
 import logging
@@ -9,7 +9,6 @@ import kopf
 
 from swarm_api.names import GROUP, PLURAL, VERSION
 from swarm_operator.backends.kubernetes.client import PAGE
-from swarm_operator.backends.kubernetes.labels import JOB_NAME
 from swarm_operator.backends.kubernetes.login import Entrance
 from swarm_operator.cluster.intake import Intake
 
@@ -29,7 +28,7 @@ async def watch(
     ready: asyncio.Event,
     begun: Callable[[], None],
 ) -> None:
-    """Watch until cancelled.
+    """Watch jobs and nodes until cancelled.
 
     Args:
         intake: Told of everything.
@@ -80,10 +79,6 @@ def _registry(intake: Intake, login: Callable[[], Awaitable[Entrance]], *, nodes
     async def job(event: kopf.RawEvent, **_: Any) -> None:
         intake.job(event["type"], event["object"])
 
-    @kopf.on.event("", "v1", "pods", registry=registry, id="pod")
-    async def pod(event: kopf.RawEvent, **_: Any) -> None:
-        intake.pod(event["type"], event["object"])
-
     if nodes:
 
         @kopf.on.event("", "v1", "nodes", registry=registry, id="node")
@@ -97,7 +92,6 @@ def _settings(*, namespaced: bool) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.scanning.disabled = namespaced
-    settings.watching.label_selectors["pods"] = JOB_NAME
     settings.watching.chunk_size = PAGE
     # Handlers of changes, which there are none of, would compare each object with a stored copy.
     settings.persistence.diffbase_storage = _NoCopies()

@@ -1,13 +1,13 @@
 """What happens when the watches tell something: it is noted, and the jobs that it concerns are put into the queue."""
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from swarm_operator.backends.kubernetes import labels
 from swarm_operator.backends.kubernetes.nodes import Nodes
 from swarm_operator.backends.kubernetes.observe import Pod
-from swarm_operator.cluster.cache import Cache, Key, key_of
+from swarm_operator.cluster.cache import Cache, Key, key_of, named_by
 
 SETTLE_SECONDS: Final = 0.1
 """What is no end and no beginning may wait so long for more of its kind: a thousand pods start at once."""
@@ -20,7 +20,7 @@ _DELETED: Final = "DELETED"
 
 
 class Intake:
-    """Takes raw events of a watch: type (None for an item of a list) and object."""
+    """Takes what the watches tell: raw events, type and object, and lists; of jobs and nodes also items of lists."""
 
     def __init__(
         self, cache: Cache, nodes: Nodes, add: Callable[[Key, float], None], clock: Callable[[], float]
@@ -32,8 +32,9 @@ class Intake:
         self._clock = clock
 
     def job(self, kind: str | None, raw: Mapping[str, Any]) -> None:
-        """A job was seen, or is gone."""
-        self._note_list(kind)
+        """A job was seen, or is gone; None: it is an item of a list."""
+        if kind is None:
+            self._note_list()
         key = key_of(raw)
         if kind == _DELETED:
             self._cache.drop_job(key, raw["metadata"]["uid"])
@@ -41,14 +42,20 @@ class Intake:
         elif self._cache.put_job(raw):
             self._add(key, 0.0)
 
-    def pod(self, kind: str | None, raw: Mapping[str, Any]) -> None:
+    def pods(self, namespace: str, found: Iterable[tuple[Key, Pod | None]], version: int) -> None:
+        """All pods of this namespace (empty: of all) that name a job, as of this version; others are gone."""
+        listed: defaultdict[Key, list[Pod | None]] = defaultdict(list)
+        for key, pod in found:
+            listed[key].append(pod)
+        concerned = {*self._cache.keys(namespace), *listed}
+        news = [key for key in concerned if self._cache.pods(key).replace(listed[key], version)]
+        for position, key in enumerate(news):
+            self._add(key, position * SPREAD_SECONDS)
+
+    def pod(self, kind: str, raw: Mapping[str, Any]) -> None:
         """A pod that names a job was seen, or is gone."""
-        self._note_list(kind)
         metadata = raw["metadata"]
-        job = (metadata.get("labels") or {}).get(labels.JOB_NAME)
-        if job is None:
-            return
-        key = (metadata["namespace"], job)
+        key = named_by(raw)
         pods = self._cache.pods(key)
         if kind == _DELETED:
             if pods.drop(metadata["name"], metadata["uid"]):
@@ -67,9 +74,9 @@ class Intake:
             for key in self._cache.keys_on(name):
                 self._add(key, 0.0)
 
-    def _note_list(self, kind: str | None) -> None:
-        """A list tells what is there, never what is gone: everything known is to be looked at again."""
-        if kind is None and self._cache.listing(self._clock()):
+    def _note_list(self) -> None:
+        """A list of kopf's tells what is there, never what is gone: everything known is to be looked at again."""
+        if self._cache.listing(self._clock()):
             for position, key in enumerate(self._cache.keys()):
                 self._add(key, position * SPREAD_SECONDS)
 

@@ -12,6 +12,7 @@ from typing import Final
 from swarm_operator.backends.kubernetes.backend import Surroundings
 from swarm_operator.backends.kubernetes.client import Client
 from swarm_operator.backends.kubernetes.nodes import Nodes
+from swarm_operator.backends.kubernetes.observe import Pod
 from swarm_operator.backends.kubernetes.reports import Reports
 from swarm_operator.backends.report import INTERVAL
 from swarm_operator.cluster.cache import Cache, Key
@@ -19,6 +20,7 @@ from swarm_operator.cluster.config import Config
 from swarm_operator.cluster.handlers import watch
 from swarm_operator.cluster.intake import Intake
 from swarm_operator.cluster.metrics import Metrics
+from swarm_operator.cluster.podwatch import watch_pods
 from swarm_operator.cluster.queue import WorkQueue
 from swarm_operator.cluster.reconcile import Reconciler
 from swarm_operator.cluster.server import HEALTHY, serve_health, serve_metrics
@@ -72,6 +74,8 @@ class _Operator:
         self.queue: WorkQueue[Key]
         self.reconciler: Reconciler
         self.ready = asyncio.Event()
+        self.listed: set[str] = set()
+        """Namespaces whose pods are known; the empty name stands for all."""
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -118,24 +122,34 @@ class _Operator:
         while True:
             since = time.monotonic()
             try:
-                nodes = await self.client.allowed("watch", "nodes")
-                if not nodes:
-                    log.warning(
-                        "nodes may not be watched: a lost node is noticed only when Kubernetes gives up its pods"
-                    )
-                await watch(
-                    intake,
-                    self.client.entrance,
-                    self.config.namespaces,
-                    nodes=nodes,
-                    ready=self.ready,
-                    begun=begun,
-                )
-            except Exception as error:
-                log.error("watching failed and begins anew in %.0f s: %s", pause, error)
+                await self._watch(intake, begun)
+            except* Exception as errors:
+                log.error("watching failed and begins anew in %.0f s: %s", pause, errors.exceptions[0])
+            self.listed.clear()
             self.metrics.restarts.inc()
             await asyncio.sleep(pause)
             pause = 1.0 if time.monotonic() - since > LONGEST_PAUSE else min(LONGEST_PAUSE, 2 * pause)
+
+    async def _watch(self, intake: Intake, begun: Callable[[], None]) -> None:
+        nodes = await self.client.allowed("watch", "nodes")
+        if not nodes:
+            log.warning("nodes may not be watched: a lost node is noticed only when Kubernetes gives up its pods")
+        async with asyncio.TaskGroup() as watches:
+            for namespace in self._namespaces:
+                watches.create_task(watch_pods(self.client, namespace, self._on_list(intake, namespace), intake.pod))
+            login, namespaces = self.client.entrance, self.config.namespaces
+            watches.create_task(watch(intake, login, namespaces, nodes=nodes, ready=self.ready, begun=begun))
+
+    def _on_list(self, intake: Intake, namespace: str) -> Callable[[list[tuple[Key, Pod | None]], int], None]:
+        def on_list(found: list[tuple[Key, Pod | None]], version: int) -> None:
+            intake.pods(namespace, found, version)
+            self.listed.add(namespace)
+
+        return on_list
+
+    @property
+    def _namespaces(self) -> tuple[str, ...]:
+        return self.config.namespaces or ("",)
 
     def alive(self) -> str:
         """For the liveness probe."""
@@ -147,4 +161,5 @@ class _Operator:
 
     def is_ready(self) -> str:
         """For the readiness probe."""
-        return HEALTHY if self.ready.is_set() else "the watches have not begun"
+        begun = self.ready.is_set() and self.listed >= set(self._namespaces)
+        return HEALTHY if begun else "the watches have not begun"

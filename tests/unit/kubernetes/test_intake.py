@@ -6,7 +6,8 @@ import pytest
 
 from swarm_operator.backends.kubernetes.loss import LEASE_SECONDS
 from swarm_operator.backends.kubernetes.nodes import Nodes
-from swarm_operator.cluster.cache import BURST_SECONDS, Cache
+from swarm_operator.backends.kubernetes.observe import read
+from swarm_operator.cluster.cache import BURST_SECONDS, Cache, named_by
 from swarm_operator.cluster.intake import SETTLE_SECONDS, Intake
 from unit.kubernetes.objects import RUNNING, a_pod, terminated
 
@@ -113,16 +114,30 @@ def test_a_new_list_makes_everything_known_be_looked_at_once(world):
         world.intake.job("ADDED", {**a_job(), "metadata": {**a_job()["metadata"], "name": f"job-{number}"}})
     world.told()
     world.now += 60
-    for version in ("1", "1", "1"):
-        world.intake.pod(None, a_pod(version=version))
+    for number in range(3):
+        world.intake.job(None, {**a_job(), "metadata": {**a_job()["metadata"], "name": f"job-{number}"}})
         world.now += BURST_SECONDS / 2
-    added = world.told()
-    assert {key for key, _ in added} == {*(("team", f"job-{number}") for number in range(3)), KEY}
-    assert sum(key != KEY for key, _ in added) == 3
+    assert {key for key, _ in world.told()} == {("team", f"job-{number}") for number in range(3)}
     assert world.cache.listed_at == 160.0
     world.now += 60
     world.intake.job(None, a_job("2"))
     assert world.cache.listed_at > 200
+
+
+def listed(world, version, *pods, namespace=""):
+    world.intake.pods(namespace, [(named_by(pod), read(pod)) for pod in pods], version)
+    return [key for key, _ in world.told()]
+
+
+def test_what_is_not_in_a_list_of_pods_is_gone_and_only_news_make_a_job_be_looked_at(world):
+    old, young = a_pod(version="5"), a_pod(version="9", metadata={"name": "later"})
+    assert listed(world, 6, old) == [KEY]
+    assert listed(world, 7, old) == []
+    assert listed(world, 8, namespace="elsewhere") == []
+    world.intake.pod("ADDED", young)
+    world.told()
+    assert listed(world, 8) == [KEY]
+    assert [pod.name for pod in world.cache.pods(KEY)] == ["later"], "it was made after the list"
 
 
 def test_a_node_in_trouble_concerns_the_jobs_that_live_on_it(world):

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
-from kubernetes.aio.client.rest import RESTClientObject
+from kubernetes.aio.client.rest import RESTClientObject, RESTResponse
 
 from swarm_operator.backends.kubernetes.login import Entrance, Login, LoginError, entrance, login_by
 
@@ -20,6 +21,8 @@ LONGEST_PAUSE: Final = 10.0
 """Seconds between two of them."""
 PAGE: Final = 100
 """Objects in one answer to a list."""
+WATCH_SECONDS: Final = 240
+"""A watch ends after so long by itself, so that one whose connection is dead is noticed soon after."""
 
 _IDLE_SECONDS: Final = 80.0
 """A connection is kept for so long: the server closes it after 90 s, and a new one costs a TLS handshake."""
@@ -135,6 +138,28 @@ class Client:
                 return found, int(page["metadata"].get("resourceVersion") or 0)
             query["continue"] = onward
 
+    async def watch(self, path: str, version: int, selector: str = "") -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """Type and object of what happens to a collection after this version, until the server ends it.
+
+        The type BOOKMARK tells that nothing happened up to the version of its object, which is no more than that.
+
+        Raises:
+            ApiError: as all methods do; with status 410 the server has forgotten the version: list anew.
+        """
+        query = {"watch": "1", "resourceVersion": str(version), "allowWatchBookmarks": "true"}
+        query |= {"timeoutSeconds": str(WATCH_SECONDS), **({"labelSelector": selector} if selector else {})}
+        rest = b""
+        async with self._answer("GET", f"{self._configuration.host}/{path}?{urlencode(query)}") as response:
+            if response.status >= 400:
+                raise _refusal(response.status, await response.read(), response.getheader("Retry-After"))
+            async for data in response.response.content.iter_any():
+                *lines, rest = (rest + data).split(b"\n")
+                for event in map(json.loads, lines):
+                    if event["type"] == "ERROR":
+                        said = event["object"]
+                        raise ApiError(said.get("code") or 500, said.get("reason") or "", said.get("message") or "")
+                    yield event["type"], event["object"]
+
     async def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The object as it was made."""
         return _object(await self.request("POST", path, body=body))
@@ -210,21 +235,35 @@ class Client:
     async def _once(
         self, verb: str, url: str, body: Mapping[str, Any] | None, headers: dict[str, str], seconds: float
     ) -> bytes:
-        headers = {"Accept": "application/json", "User-Agent": "swarm-operator", **headers}
+        async with self._answer(verb, url, body, headers, seconds) as response:
+            answer: bytes = await response.read()
+        if response.status >= 400:
+            raise _refusal(response.status, answer, response.getheader("Retry-After"))
+        return answer
+
+    @asynccontextmanager
+    async def _answer(
+        self,
+        verb: str,
+        url: str,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        seconds: float | None = None,
+    ) -> AsyncIterator[RESTResponse]:
+        """What the server answers, to be read inside the context; whatever the connection suffers is an ApiError."""
+        headers = {"Accept": "application/json", "User-Agent": "swarm-operator", **(headers or {})}
         await self._api.update_params_for_auth(headers, [], ["BearerToken"], url, verb, body)
         try:
             async with asyncio.timeout(seconds):
                 response = await self._api.rest_client.request(verb, url, headers=headers, body=body)
-                answer: bytes = await response.read()
+                self._told(verb, response.status)
+                async with response.response:
+                    yield response
         except (OSError, aiohttp.ClientError) as error:
             self._told(verb, 0)
             raise ApiError(
                 0, "Unreachable", f"the API server cannot be reached: {error or type(error).__name__}"
             ) from error
-        self._told(verb, response.status)
-        if response.status >= 400:
-            raise _refusal(response.status, answer, response.getheader("Retry-After"))
-        return answer
 
 
 def _refusal(status: int, answer: bytes, retry_after: str | None) -> ApiError:

@@ -9,7 +9,7 @@ _JOBS: Final = f"apis/{GROUP}/{VERSION}"
 
 
 def pods(namespace: str, name: str = "") -> str:
-    """Path of pods, or of one."""
+    """Path of pods, or of one; without a namespace of the pods of all."""
     return _path(_CORE, namespace, "pods", name)
 
 
@@ -44,4 +44,5 @@ def lease_of_node(name: str) -> str:
 
 
 def _path(group: str, namespace: str, resource: str, name: str = "") -> str:
-    return f"{group}/namespaces/{namespace}/{resource}{f'/{name}' if name else ''}"
+    where = f"namespaces/{namespace}/" if namespace else ""
+    return f"{group}/{where}{resource}{f'/{name}' if name else ''}"

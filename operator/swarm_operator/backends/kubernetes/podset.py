@@ -47,11 +47,12 @@ class PodSet:
         del self._pods[name]
         return True
 
-    def replace(self, found: Iterable[Pod | None], version: int) -> None:
-        """A list of all, as of `version`: what is not in it is gone, unless it was made later."""
+    def replace(self, found: Iterable[Pod | None], version: int) -> bool:
+        """A list of all, as of `version`: what is not in it is gone, unless it was made later; whether that is news."""
         listed = {pod.name: pod for pod in found if pod is not None}
         for pod in self._pods.values():
             listing = listed.get(pod.name)
             if pod.version > (version if listing is None else listing.version):
                 listed[pod.name] = pod
-        self._pods = listed
+        before, self._pods = self._pods, listed
+        return listed != before
