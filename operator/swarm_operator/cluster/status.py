@@ -12,6 +12,8 @@ from swarm_operator.plan.times import stamp
 
 STRUCTURE_SECONDS: Final = 1.0
 """Between two writes of one job at least."""
+WRITING_SHARE: Final = 0.05
+"""Of the time that may pass with the writes of one job: with a thousand particles one keeps the API server busy."""
 
 LONGEST: Final = 4000
 """Characters of a message."""
@@ -58,15 +60,20 @@ def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
     return patch
 
 
-def due(written: JobStatus, new: JobStatus, since: float, progress: float) -> float | None:
-    """Seconds until the new status should be written, `since` seconds after the last write; None: nothing is new.
+def due(written: JobStatus, new: JobStatus, since: float, took: float, progress: float) -> float | None:
+    """Seconds until the new status should be written; None: nothing is new.
 
-    progress: seconds between two writes of which the second only moves numbers.
+    Args:
+        written: What the last write wrote.
+        new: What is so now.
+        since: Seconds since that write.
+        took: Seconds that it took.
+        progress: Seconds between two writes of which the second only moves numbers.
     """
     if new == written:
         return None
     structural = worth_writing(written, new, STRUCTURE_SECONDS)
-    return max(0.0, (STRUCTURE_SECONDS if structural else progress) - since)
+    return max(0.0, STRUCTURE_SECONDS - since if structural else progress - since, took / WRITING_SHARE - since)
 
 
 def is_refused(status: JobStatus) -> bool:

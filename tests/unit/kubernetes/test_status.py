@@ -86,17 +86,20 @@ def test_what_another_version_wrote_does_not_make_it_forget_the_incarnations(dam
 
 
 @pytest.mark.parametrize(
-    ("new", "since", "due"),
+    ("new", "since", "took", "due"),
     [
-        (a_status(), 5.0, None),
-        (a_status(attached=True), 0.4, 0.6),
-        (a_status(attached=True), 5.0, 0.0),
-        (a_status(training=Training(round=1)), 4.0, 26.0),
-        (a_status(training=Training(round=1)), 31.0, 0.0),
+        (a_status(), 5.0, 0.0, None),
+        (a_status(attached=True), 0.4, 0.01, 0.6),
+        (a_status(attached=True), 5.0, 0.01, 0.0),
+        (a_status(attached=True), 1.0, 0.2, 3.0),
+        (a_status(training=Training(round=1)), 4.0, 0.01, 26.0),
+        (a_status(training=Training(round=1)), 31.0, 0.01, 0.0),
     ],
 )
-def test_what_matters_is_written_within_a_second_and_numbers_now_and_then(new, since, due):
-    found = status.due(a_status(), new, since, 30.0)
+def test_what_matters_is_written_within_a_second_and_numbers_now_and_then_unless_a_write_takes_long(
+    new, since, took, due
+):
+    found = status.due(a_status(), new, since, took, 30.0)
     assert found == (due if due is None else pytest.approx(due))
 
 
