@@ -28,8 +28,9 @@ def attach(
         model: Its parameters become views of one flat buffer; the objects stay the same.
         optimizer: Whoever steps the model; with several, a step is over when each of them has stepped.
         state: What else a newcomer takes over from a live particle, by name, such as `{"scheduler": scheduler}`:
-            anything whose `state_dict()` is plain data and tensors. The optimizers are taken over anyway, with the
-            hyper-parameters of their groups, unless `spec.particles.join.optimizerState` is Fresh.
+            anything whose `state_dict()` is plain data and tensors; `Particle.register` takes what is made later. The
+            optimizers are taken over anyway, with the hyper-parameters of their groups, unless
+            `spec.particles.join.optimizerState` is Fresh.
 
     Raises:
         TypeError: These are no model and no optimizers, or something in `state` has no state_dict and load_state_dict.

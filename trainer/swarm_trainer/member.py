@@ -82,8 +82,13 @@ class Member(Particle):
         """Whether this particle has the lowest index of those attached, as of its last exchange."""
         return self._exchange.leader == self.index
 
+    def register(self, **state: Stateful) -> None:
+        """As for one particle."""
+        self._training.register(state)
+
     def epochs(self, count: int) -> Iterator[int]:
         """As for one particle; after the last, what was not pushed yet is."""
+        self._training.begin()
         for epoch in super().epochs(count):
             self.replicas = self._sharing()
             yield epoch
@@ -116,6 +121,7 @@ class Member(Particle):
                 self._in_center = False
 
     def _loaded(self, loader: DataLoader[Any], order: Order, stream: Stream) -> Iterator[tuple[Unit, Any]]:
+        self._training.begin()
         if self._done:
             share = range(self.index, stream.total, self.replicas)
             yield from order.load(Unit(stream, number) for number in share)
@@ -165,6 +171,7 @@ class Member(Particle):
     @torch.no_grad()
     def _before_step(self) -> None:
         if not self._done:
+            self._training.begin()
             with self._ending_when_refused():
                 self._exchange.before_step()
 

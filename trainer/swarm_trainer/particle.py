@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from swarm_trainer.data import Order, can_be_shared, warn_unshared
+from swarm_trainer.training_state import Stateful, require_stateful
 from swarm_trainer.wire.units import Stream, Unit
 
 
@@ -98,9 +99,23 @@ class Particle:
         # Before the step, since the exchange inside it speaks for this batch too.
         self._moved(_samples_in(batch))
 
-    def total_steps(self, loader: DataLoader[Any]) -> int:
-        """Optimizer steps that this particle takes in all announced epochs of this loader; for schedules."""
-        return max(1, self._epochs) * -(-len(loader) // self.replicas)
+    def total_steps(self, loader: DataLoader[Any], epochs: int) -> int:
+        """Optimizer steps that this particle takes in so many epochs of `batches(loader)`; for schedules.
+
+        That is its share, with a step a batch. One that is slow takes fewer, and one that takes over from others more.
+        """
+        return epochs * -(-len(loader) // self.replicas)
+
+    def register(self, **state: Stateful) -> None:
+        """Have a newcomer take over more from a live particle, as with `state` of `attach`.
+
+        For what can be made only after `attach`, such as a scheduler that needs `total_steps`.
+
+        Raises:
+            TypeError: Something has no state_dict and load_state_dict.
+            RuntimeError: Training has begun: `epochs`, `batches` or `optimizer.step()` were called.
+        """
+        require_stateful(state)
 
     def report(self, loss: torch.Tensor | float | None = None, **metrics: torch.Tensor | float) -> None:
         """Tell the swarm this step's training loss, before `optimizer.step()`, and any other figures.

@@ -1,7 +1,7 @@
 """What makes a training go on besides the weights: the optimizers' state, and whatever the script registered.
 
 A newcomer takes it over from a live particle, each part for itself: a part that does not fit, or that nobody gave,
-stays as it is, and a warning says so.
+stays as it is, and a warning says so. What was given is kept until training begins, for what is registered by then.
 """
 
 import contextlib
@@ -26,6 +26,10 @@ _LONGEST_TEXT = 16 << 20
 _UNREGISTERED = (
     "a learning-rate scheduler drives %s, but it is not registered, so it and the learning rate begin anew: "
     'attach(model, optimizer, state={"scheduler": scheduler})'
+)
+_LATE = (
+    "register() comes too late, since training has begun: call it before the loops over epochs and batches and before "
+    "the first optimizer.step()"
 )
 
 
@@ -64,12 +68,43 @@ class TrainingState:
 
     def __init__(self, optimizers: Sequence[Optimizer], registered: Mapping[str, Stateful]) -> None:
         several = len(optimizers) > 1
-        self._registered = bool(registered)
-        self._parts: dict[str, Stateful] = {
+        self._optimizers: dict[str, Stateful] = {
             f"optimizer {number}" if several else "the optimizer": optimizer
             for number, optimizer in enumerate(optimizers)
         }
-        self._parts |= {f"state[{name!r}]": part for name, part in registered.items()}
+        self._registered = _named(registered)
+        self._given: tuple[Donation, Tensors] | None = None
+        self._begun = False
+
+    def register(self, more: Mapping[str, Stateful]) -> None:
+        """One more thing that goes with the training; a newcomer takes it over at once.
+
+        The optimizers are taken over once more, since a scheduler that is made changes its optimizer's rates.
+
+        Raises:
+            TypeError: Something has no state_dict and load_state_dict.
+            RuntimeError: Training has begun, and a newcomer would not get it.
+        """
+        require_stateful(more)
+        if self._begun:
+            raise RuntimeError(_LATE)
+        new = _named(more)
+        self._registered |= new
+        if self._given is not None:
+            self._take_parts({**self._optimizers, **new}, *self._given)
+
+    def begin(self) -> None:
+        """Training begins: everything is registered, and what was given is needed no more."""
+        if self._given is not None:
+            donation, self._given = self._given[0], None
+            for part in donation.parts:
+                if part.name not in self._parts:
+                    log.warning("particle %s gave %s, and this script has no such thing", donation.donor, part.name)
+        self._begun = True
+
+    @property
+    def _parts(self) -> dict[str, Stateful]:
+        return {**self._optimizers, **self._registered}
 
     def give(self, largest: int) -> tuple[Donation, Tensors]:
         """All parts as they are, copied; one that cannot travel has the reason in its place.
@@ -103,17 +138,19 @@ class TrainingState:
         if not donation.parts:
             log.warning("optimizer and registered state begin anew: %s", donation.problem)
             return
+        self._given = donation, tensors
+        self._take_parts(self._parts, donation, tensors)
+
+    def _take_parts(self, parts: Mapping[str, Stateful], donation: Donation, tensors: Tensors) -> None:
         given = {part.name: part for part in donation.parts}
         taken = []
-        for name, part in self._parts.items():
+        for name, part in parts.items():
             try:
-                self._take(name, part, given.pop(name, None), tensors)
+                self._take(name, part, given.get(name), tensors)
             except Exception as error:
                 log.warning("%s begins anew: %s", name, error)
             else:
                 taken.append(name)
-        for name in given:
-            log.warning("particle %s gave %s, and this script has no such thing", donation.donor, name)
         if taken:
             log.info("%s taken over from particle %s", ", ".join(taken), donation.donor)
 
@@ -136,6 +173,10 @@ class TrainingState:
             with contextlib.suppress(Exception):
                 part.load_state_dict(before)
             raise
+
+
+def _named(registered: Mapping[str, Stateful]) -> dict[str, Stateful]:
+    return {f"state[{name!r}]": part for name, part in registered.items()}
 
 
 def _fits(part: Stateful) -> tuple[str, ...]:

@@ -102,6 +102,29 @@ def test_a_newcomer_trains_on_as_the_donor_would(
     assert torch.equal(newcomer.model.weight, donor.model.weight)
 
 
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_scheduler_that_is_made_and_registered_after_attach_goes_on_too(
+    scheduler: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    donor, newcomer = Script(scheduler=SCHEDULERS[scheduler]), Script(scheduler=lambda _: None, registered=False)
+    donor.train(6)
+    hand_over(donor.state, newcomer.state)
+    newcomer.scheduler = SCHEDULERS[scheduler](newcomer.optimizer)
+    newcomer.state.register({"scheduler": newcomer.scheduler})
+    newcomer.state.begin()
+    assert not caplog.messages
+    newcomer.model.load_state_dict(donor.model.state_dict())
+    assert newcomer.train(6) == donor.train(6)
+
+
+def test_nothing_is_registered_once_training_has_begun() -> None:
+    state = Script().state
+    state.register({"scaler": torch.amp.GradScaler("cpu")})
+    state.begin()
+    with pytest.raises(RuntimeError, match="before the loops over epochs and batches"):
+        state.register({"ema": nn.Linear(1, 1)})
+
+
 def test_what_was_given_does_not_change_with_the_donor() -> None:
     donor, newcomer = Script(), Script()
     donor.train(5)
@@ -151,6 +174,7 @@ def test_a_part_that_does_not_fit_begins_anew_with_a_warning_and_the_others_go_o
     giving, taking = Script(**donor), Script(**newcomer)
     giving.train(6)
     hand_over(giving.state, taking.state)
+    taking.state.begin()
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith(warning)
     assert bool(taking.optimizer.state) == ("the optimizer" not in warning)
