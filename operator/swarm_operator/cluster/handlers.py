@@ -35,7 +35,7 @@ async def watch(
         login: Where the API server is, and who asks.
         namespaces: Empty for all.
         nodes: Whether nodes may be watched.
-        ready: Set while the watches work.
+        ready: Set once the watches have begun, until they end.
         begun: Called after kopf has taken over the process's signals, to take them back.
 
     kopf's tasks are run here rather than by `kopf.operator()`, which at its end would cancel every task of this loop

@@ -25,8 +25,10 @@ _REASONS: Final = frozenset(
 class Metrics:
     """All of them, in a registry of their own."""
 
-    def __init__(self, states: Callable[[], Iterable[JobState]], depth: Callable[[], int]) -> None:
-        """`states` of all jobs, and `depth` of the work queue, when they are asked for."""
+    def __init__(
+        self, *, states: Callable[[], Iterable[JobState]], depth: Callable[[], int], silence: Callable[[], float]
+    ) -> None:
+        """`states` of all jobs, `depth` of the work queue, seconds of `silence` of the pods, as they are asked for."""
         self.registry = CollectorRegistry()
         self.reconcile = Histogram(
             "swarm_operator_reconcile_seconds",
@@ -56,6 +58,12 @@ class Metrics:
         self.restarts = Counter(
             "swarm_operator_watch_restarts", "How often the watches had to begin anew", registry=self.registry
         )
+        silent = Gauge(
+            "swarm_operator_pod_watch_silent_seconds",
+            "Since anything was heard of the pods of some namespace; about a minute is usual, where nothing happens",
+            registry=self.registry,
+        )
+        silent.set_function(silence)
         waiting = Gauge("swarm_operator_workqueue_depth", "Jobs that wait to be looked at", registry=self.registry)
         waiting.set_function(depth)
         build = Gauge("swarm_operator_build_info", "Always 1", ["version"], registry=self.registry)

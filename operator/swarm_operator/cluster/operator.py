@@ -3,16 +3,17 @@
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Final
 
 from swarm_operator.backends.kubernetes.backend import Surroundings
-from swarm_operator.backends.kubernetes.client import Client
+from swarm_operator.backends.kubernetes.client import ApiError, Client
 from swarm_operator.backends.kubernetes.nodes import Nodes
-from swarm_operator.backends.kubernetes.observe import Pod
 from swarm_operator.backends.kubernetes.reports import Reports
 from swarm_operator.backends.report import INTERVAL
 from swarm_operator.cluster.cache import Cache, Key
@@ -20,7 +21,7 @@ from swarm_operator.cluster.config import Config
 from swarm_operator.cluster.handlers import watch
 from swarm_operator.cluster.intake import Intake
 from swarm_operator.cluster.metrics import Metrics
-from swarm_operator.cluster.podwatch import watch_pods
+from swarm_operator.cluster.podwatch import PodWatch
 from swarm_operator.cluster.queue import WorkQueue
 from swarm_operator.cluster.reconcile import Reconciler
 from swarm_operator.cluster.server import HEALTHY, serve_health, serve_metrics
@@ -34,6 +35,8 @@ READINGS_A_SECOND: Final = 50.0
 """Reports of all jobs together: with more jobs each is read less often."""
 MANY_JOBS: Final = 100
 """Above it numbers alone are written less often."""
+DEAF_SECONDS: Final = 150.0
+"""Nothing was heard of pods for so long: the watch is no watch."""
 LONGEST_PAUSE: Final = 30.0
 """Seconds between two attempts to watch."""
 
@@ -74,8 +77,7 @@ class _Operator:
         self.queue: WorkQueue[Key]
         self.reconciler: Reconciler
         self.ready = asyncio.Event()
-        self.listed: set[str] = set()
-        """Namespaces whose pods are known; the empty name stands for all."""
+        self.pod_watches: list[PodWatch] = []
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -83,10 +85,14 @@ class _Operator:
         """For the duration everything but the watches works."""
         key = config.key()
         async with AsyncExitStack() as stack:
-            metrics = Metrics(lambda: operator.reconciler.states(), lambda: len(operator.queue))
+            metrics = Metrics(
+                states=lambda: operator.reconciler.states(),
+                depth=lambda: len(operator.queue),
+                silence=lambda: operator.silent_seconds,
+            )
             # Connections that are cut off in the middle need a moment of the loop to be closed.
             stack.push_async_callback(asyncio.sleep, 0.05)
-            client = await Client.connect(config.kubeconfig, metrics.requested)
+            client = await Client.connect(config.kubeconfig, metrics.requested, watches=max(1, len(config.namespaces)))
             stack.push_async_callback(client.close)
             operator = cls(config, client, metrics)
             reports = await stack.enter_async_context(Reports(client, proxied=config.proxied))
@@ -116,40 +122,47 @@ class _Operator:
             yield operator
 
     async def watch(self, begun: Callable[[], None]) -> None:
-        """Watch until cancelled, and begin anew whenever that ends; `begun` is called each time."""
+        """Watch until cancelled; `begun` is called each time that kopf begins."""
         intake = Intake(self.cache, self.nodes, self.queue.add, time.monotonic)
+        self.pod_watches = [
+            PodWatch(self.client, namespace, partial(intake.pods, namespace), intake.pod)
+            for namespace in self.config.namespaces or ("",)
+        ]
+        async with asyncio.TaskGroup() as watches:
+            for pods in self.pod_watches:
+                watches.create_task(pods.run())
+            watches.create_task(self._watch_jobs_and_nodes(intake, begun))
+
+    async def _watch_jobs_and_nodes(self, intake: Intake, begun: Callable[[], None]) -> None:
         pause = 1.0
         while True:
             since = time.monotonic()
             try:
-                await self._watch(intake, begun)
-            except* Exception as errors:
-                log.error("watching failed and begins anew in %.0f s: %s", pause, errors.exceptions[0])
-            self.listed.clear()
+                nodes = await self.client.allowed("watch", "nodes")
+                if not nodes:
+                    log.warning(
+                        "nodes may not be watched: a lost node is noticed only when Kubernetes gives up its pods"
+                    )
+                await watch(
+                    intake,
+                    self.client.entrance,
+                    self.config.namespaces,
+                    nodes=nodes,
+                    ready=self.ready,
+                    begun=begun,
+                )
+            except Exception as error:
+                known = isinstance(error, ApiError)
+                log.error("watching failed and begins anew in %.0f s: %s", pause, error, exc_info=not known)
             self.metrics.restarts.inc()
+            lasted = time.monotonic() - since > LONGEST_PAUSE
             await asyncio.sleep(pause)
-            pause = 1.0 if time.monotonic() - since > LONGEST_PAUSE else min(LONGEST_PAUSE, 2 * pause)
-
-    async def _watch(self, intake: Intake, begun: Callable[[], None]) -> None:
-        nodes = await self.client.allowed("watch", "nodes")
-        if not nodes:
-            log.warning("nodes may not be watched: a lost node is noticed only when Kubernetes gives up its pods")
-        async with asyncio.TaskGroup() as watches:
-            for namespace in self._namespaces:
-                watches.create_task(watch_pods(self.client, namespace, self._on_list(intake, namespace), intake.pod))
-            login, namespaces = self.client.entrance, self.config.namespaces
-            watches.create_task(watch(intake, login, namespaces, nodes=nodes, ready=self.ready, begun=begun))
-
-    def _on_list(self, intake: Intake, namespace: str) -> Callable[[list[tuple[Key, Pod | None]], int], None]:
-        def on_list(found: list[tuple[Key, Pod | None]], version: int) -> None:
-            intake.pods(namespace, found, version)
-            self.listed.add(namespace)
-
-        return on_list
+            pause = 1.0 if lasted else min(LONGEST_PAUSE, 2 * pause)
 
     @property
-    def _namespaces(self) -> tuple[str, ...]:
-        return self.config.namespaces or ("",)
+    def silent_seconds(self) -> float:
+        """For how long nothing was heard of the pods of some namespace."""
+        return max((pods.silent_seconds for pods in self.pod_watches), default=math.inf)
 
     def alive(self) -> str:
         """For the liveness probe."""
@@ -161,5 +174,9 @@ class _Operator:
 
     def is_ready(self) -> str:
         """For the readiness probe."""
-        begun = self.ready.is_set() and self.listed >= set(self._namespaces)
-        return HEALTHY if begun else "the watches have not begun"
+        if not self.ready.is_set():
+            return "the watches have not begun"
+        silent = self.silent_seconds
+        if math.isinf(silent):
+            return "the pods have not been listed"
+        return HEALTHY if silent <= DEAF_SECONDS else f"nothing was heard of pods for {silent:.0f} s"

@@ -14,7 +14,9 @@ from swarm_operator.cluster.cache import Cache, Key
 from swarm_operator.cluster.tracked import Office, TrackedJob
 
 VERIFY_SECONDS: Final = 240.0
-"""Job and pods are read from the server about so often, whatever the watches say."""
+"""Job and pods are read from the server at least so often, whatever the watches say."""
+_SOONEST: Final = 0.75
+"""The share of that after which it may be done, so that not all jobs are read at once."""
 CLOSE_SECONDS: Final = 5.0
 """To write what is left when the operator ends."""
 
@@ -64,11 +66,11 @@ class Reconciler:
             if read_at is not None:
                 job.read_at = read_at
             again = await job.step(raw)
-            verify = VERIFY_SECONDS * random.uniform(0.75, 1.0)  # noqa: S311 - spreads the load
+            verify = VERIFY_SECONDS * random.uniform(_SOONEST, 1.0)  # noqa: S311 - spreads the load
             return verify if again is None else min(again, verify)
 
     def _stale(self, job: TrackedJob) -> bool:
-        return job.read_at <= self._cache.listed_at or time.monotonic() - job.read_at > VERIFY_SECONDS
+        return job.read_at <= self._cache.listed_at or time.monotonic() - job.read_at > _SOONEST * VERIFY_SECONDS
 
     async def _read(self, key: Key) -> dict[str, Any] | None:
         """The job as it is; the cache knows then all of it and of its pods."""

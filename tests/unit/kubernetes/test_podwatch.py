@@ -6,10 +6,13 @@ import json
 import pytest
 from aiohttp import web
 
-from swarm_operator.backends.kubernetes.client import ApiError, Client
+from swarm_operator.backends.kubernetes.client import Client
 from swarm_operator.backends.kubernetes.labels import JOB_NAME
 from swarm_operator.cluster import podwatch
-from swarm_operator.cluster.podwatch import watch_pods
+from swarm_operator.cluster.podwatch import PodWatch
+
+SILENCE = object()
+"""The answer of a server that has gone without a word."""
 
 
 def a_pod(name, version):
@@ -26,7 +29,7 @@ def events(*events):
     return web.Response(text="".join(f"{line}\n" for line in lines))
 
 
-def watched(tmp_path, *answers):
+def watched(tmp_path, *answers, seen=None):
     """What was asked (versions; None for a list) and told, when the server has given these answers and then hangs."""
     asked, told = [], []
 
@@ -42,6 +45,10 @@ def watched(tmp_path, *answers):
         async def answer(request):
             asked.append(request.query.get("resourceVersion"))
             found = next(left, None)
+            if found is SILENCE:
+                found = web.StreamResponse()
+                await found.prepare(request)
+                await asyncio.sleep(1)
             if found is None:
                 all_given.set()
                 await asyncio.sleep(60)
@@ -62,12 +69,8 @@ def watched(tmp_path, *answers):
         )
         client = await Client.connect(str(kubeconfig))
         try:
-            watching = asyncio.create_task(watch_pods(client, "", on_list, on_event))
-            waiting = asyncio.create_task(all_given.wait())
-            await asyncio.wait((watching, waiting), return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
-            if watching.done():
-                watching.result()
+            watching = asyncio.create_task(PodWatch(client, "", on_list, seen or on_event).run())
+            await all_given.wait()
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
         finally:
@@ -76,6 +79,11 @@ def watched(tmp_path, *answers):
 
     asyncio.run(asyncio.wait_for(story(), 20))
     return asked, told
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch):
+    monkeypatch.setattr(podwatch, "FIRST_PAUSE", 0.01)
 
 
 def test_a_watch_that_ends_goes_on_where_it_was(tmp_path):
@@ -96,9 +104,35 @@ def test_a_version_that_the_server_has_forgotten_is_a_new_list(tmp_path):
     assert told == [(7, []), (20, [("team", "a")])]
 
 
-def test_a_server_that_is_away_is_asked_again_and_one_that_refuses_is_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(podwatch, "PAUSE_SECONDS", 0.01)
-    asked, _ = watched(tmp_path, a_list(7), web.Response(status=500), a_list(8))
+@pytest.mark.parametrize("status", [403, 429, 500])
+def test_a_server_that_is_away_or_refuses_is_asked_again_for_what_comes_after(tmp_path, status, caplog):
+    refusal = [web.json_response({"reason": "No", "message": "no"}, status=status) for _ in range(2)]
+    asked, _ = watched(tmp_path, a_list(7), refusal[0], events(("ADDED", a_pod("a", 9))), refusal[1])
+    assert [version for version in asked if version is None] == [None]
+    assert asked[-1] == "9"
+    assert "watched again in" in caplog.text
+
+
+def test_a_login_that_is_over_is_renewed_by_a_list(tmp_path):
+    asked, _ = watched(tmp_path, a_list(7), web.Response(status=401), a_list(8))
     assert asked == [None, "7", None, "8"]
-    with pytest.raises(ApiError, match="403"):
-        watched(tmp_path, web.json_response({"reason": "Forbidden", "message": "no"}, status=403))
+
+
+def test_a_watch_on_which_nothing_comes_is_dead_and_begun_again(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("swarm_operator.backends.kubernetes.client.SILENT_SECONDS", 0.2)
+    asked, _ = watched(tmp_path, a_list(7), SILENCE)
+    assert asked == [None, "7", "7"]
+    assert "cannot be reached" in caplog.text
+
+
+def test_an_event_that_nobody_can_read_does_not_end_the_watch(tmp_path, caplog):
+    told = []
+
+    def seen(kind, pod):
+        if pod["metadata"]["name"] == "odd":
+            raise KeyError("nodeName")
+        told.append(pod["metadata"]["name"])
+
+    watched(tmp_path, a_list(7), events(("ADDED", a_pod("odd", 8)), ("ADDED", a_pod("a", 9))), seen=seen)
+    assert told == ["a"]
+    assert "an event of pod odd is left out" in caplog.text

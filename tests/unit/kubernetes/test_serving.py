@@ -29,7 +29,7 @@ def asked(story):
 
 
 def some_metrics(states=()):
-    return Metrics(lambda: states, lambda: 3)
+    return Metrics(states=lambda: states, depth=lambda: 3, silence=lambda: 61.0)
 
 
 def test_a_probe_says_what_is_wrong():
@@ -64,6 +64,7 @@ def test_metrics_have_few_labels_whatever_happens():
             'swarm_operator_replacements_total{reason="Other"} 1.0',
             'swarm_operator_api_requests_total{code="201",verb="POST"} 1.0',
             'swarm_operator_recovery_seconds_sum{phase="start"} 5.0',
+            "swarm_operator_pod_watch_silent_seconds 61.0",
             "swarm_operator_workqueue_depth 3.0",
         ):
             assert line in lines

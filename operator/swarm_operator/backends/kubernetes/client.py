@@ -22,11 +22,14 @@ LONGEST_PAUSE: Final = 10.0
 PAGE: Final = 100
 """Objects in one answer to a list."""
 WATCH_SECONDS: Final = 240
-"""A watch ends after so long by itself, so that one whose connection is dead is noticed soon after."""
+"""The server ends a watch after so long."""
+SILENT_SECONDS: Final = 75.0
+"""A watch on which no byte came for so long is dead: servers send a bookmark about once a minute."""
 
 _IDLE_SECONDS: Final = 80.0
 """A connection is kept for so long: the server closes it after 90 s, and a new one costs a TLS handshake."""
 _CONNECTIONS: Final = 64
+"""For requests; each watch has one more."""
 
 Item = TypeVar("Item")
 
@@ -62,27 +65,42 @@ class ApiError(Exception):
 class _Connections(RESTClientObject):
     """Connections that are kept, and that do not search the environment for proxies and passwords at each request."""
 
+    def __init__(self, configuration: Configuration, watches: int) -> None:
+        super().__init__(configuration)
+        self._limit = _CONNECTIONS + watches
+
     def _create_pool_manager(self) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(ssl=self.ssl_context, limit=_CONNECTIONS, keepalive_timeout=_IDLE_SECONDS)
+        connector = aiohttp.TCPConnector(ssl=self.ssl_context, limit=self._limit, keepalive_timeout=_IDLE_SECONDS)
         return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
 
 
 class Client:
     """Requests by verb and path. One event loop; close it at the end."""
 
-    def __init__(self, configuration: Configuration, login: Login, told: Callable[[str, int], None]) -> None:
+    def __init__(
+        self, configuration: Configuration, login: Login, told: Callable[[str, int], None], watches: int
+    ) -> None:
         """`login` fills in the configuration again; `told` hears verb and status code of every answer."""
         self._configuration = configuration
         self._login = login
         self._told = told
         self._api = ApiClient(configuration)
-        self._api.rest_client = _Connections(configuration)
+        self._api.rest_client = _Connections(configuration, watches)
 
     @classmethod
     async def connect(
-        cls, kubeconfig: str | None = None, told: Callable[[str, int], None] = lambda _verb, _code: None
+        cls,
+        kubeconfig: str | None = None,
+        told: Callable[[str, int], None] = lambda _verb, _code: None,
+        *,
+        watches: int = 1,
     ) -> "Client":
         """By this kubeconfig, else by the pod's service account, else by the user's own kubeconfig.
+
+        Args:
+            kubeconfig: Its path.
+            told: Hears verb and status code of every answer; 0: there was none.
+            watches: How many there will be at once.
 
         Raises:
             LoginError: none of these is there or valid.
@@ -90,7 +108,7 @@ class Client:
         login = login_by(kubeconfig)
         configuration = Configuration()
         await login(configuration)
-        return cls(configuration, login, told)
+        return cls(configuration, login, told, watches)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -149,7 +167,9 @@ class Client:
         query = {"watch": "1", "resourceVersion": str(version), "allowWatchBookmarks": "true"}
         query |= {"timeoutSeconds": str(WATCH_SECONDS), **({"labelSelector": selector} if selector else {})}
         rest = b""
-        async with self._answer("GET", f"{self._configuration.host}/{path}?{urlencode(query)}") as response:
+        patience = aiohttp.ClientTimeout(total=WATCH_SECONDS + TIMEOUT, sock_connect=TIMEOUT, sock_read=SILENT_SECONDS)
+        url = f"{self._configuration.host}/{path}?{urlencode(query)}"
+        async with self._answer("GET", url, patience=patience) as response:
             if response.status >= 400:
                 raise _refusal(response.status, await response.read(), response.getheader("Retry-After"))
             async for data in response.response.content.iter_any():
@@ -235,7 +255,8 @@ class Client:
     async def _once(
         self, verb: str, url: str, body: Mapping[str, Any] | None, headers: dict[str, str], seconds: float
     ) -> bytes:
-        async with self._answer(verb, url, body, headers, seconds) as response:
+        patience = aiohttp.ClientTimeout(total=seconds)
+        async with self._answer(verb, url, body, headers, patience=patience) as response:
             answer: bytes = await response.read()
         if response.status >= 400:
             raise _refusal(response.status, answer, response.getheader("Retry-After"))
@@ -248,17 +269,19 @@ class Client:
         url: str,
         body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
-        seconds: float | None = None,
+        *,
+        patience: aiohttp.ClientTimeout,
     ) -> AsyncIterator[RESTResponse]:
         """What the server answers, to be read inside the context; whatever the connection suffers is an ApiError."""
         headers = {"Accept": "application/json", "User-Agent": "swarm-operator", **(headers or {})}
-        await self._api.update_params_for_auth(headers, [], ["BearerToken"], url, verb, body)
         try:
-            async with asyncio.timeout(seconds):
-                response = await self._api.rest_client.request(verb, url, headers=headers, body=body)
-                self._told(verb, response.status)
-                async with response.response:
-                    yield response
+            await self._api.update_params_for_auth(headers, [], ["BearerToken"], url, verb, body)
+            response = await self._api.rest_client.request(
+                verb, url, headers=headers, body=body, _request_timeout=patience
+            )
+            self._told(verb, response.status)
+            async with response.response:
+                yield response
         except (OSError, aiohttp.ClientError) as error:
             self._told(verb, 0)
             raise ApiError(
