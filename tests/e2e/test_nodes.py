@@ -12,14 +12,16 @@ from e2e.swarms import Swarm, shows
 WITHIN_SECONDS = 25
 """From the moment at which a node goes dark to the first contribution of the replacement."""
 _GPU = {"resources": {"limits": {"nvidia.com/gpu": "1"}}}
+_GOES_DARK = {"killed": Cluster.kill, "frozen": Cluster.pause, "cut off": Cluster.disconnect}
+_COMES_BACK = {"killed": Cluster.start, "frozen": Cluster.unpause, "cut off": Cluster.reconnect}
 
 
 @pytest.fixture
-def doomed(cluster: Cluster) -> Iterator[str]:
-    """A worker that the test may kill; it is back afterwards."""
+def doomed(cluster: Cluster, how: str) -> Iterator[str]:
+    """A worker that the test may make go dark so; it is back afterwards."""
     node = cluster.workers[1]
     yield node
-    cluster.start(node)
+    _COMES_BACK[how](cluster, node)
     before = _renewed(cluster, node)  # by its Lease, since its condition tells late that it was away
     until(lambda: _renewed(cluster, node), lambda now: now != before, f"a sign of life of {node}", 60)
     cluster.wait_until_ready()
@@ -35,9 +37,9 @@ def gpus(cluster: Cluster) -> Iterator[str]:
     cluster.add_gpus(node, 0)
 
 
-@pytest.mark.core
+@pytest.mark.parametrize("how", [pytest.param("killed", marks=pytest.mark.core), "frozen", "cut off"])
 def test_a_particle_on_a_dead_node_is_replaced_elsewhere(
-    swarm: Swarm, cluster: Cluster, doomed: str, recoveries: dict[str, Object]
+    swarm: Swarm, cluster: Cluster, doomed: str, how: str, recoveries: dict[str, Object]
 ) -> None:
     spread = {
         "maxSkew": 1,
@@ -52,7 +54,7 @@ def test_a_particle_on_a_dead_node_is_replaced_elsewhere(
     (lost,) = [name for name, life in lives.items() if life.node == doomed]
     index = lost.split("-")[2]
 
-    cluster.kill(doomed)
+    _GOES_DARK[how](cluster, doomed)
     start = time.monotonic()
 
     status = swarm.trains(seconds=60, **{f"_{index}": 2})
@@ -63,7 +65,7 @@ def test_a_particle_on_a_dead_node_is_replaced_elsewhere(
     assert replaced.get("failures", 0) == 0
     assert replaced["lastReason"] == "NodeLost"
     assert shows(swarm.row(wide=True), STATE="Running", PARTICLES="2/2", RESTARTS="1")
-    recoveries["node killed"] = status["recovery"]
+    recoveries[f"node {how}"] = status["recovery"]
     assert took < WITHIN_SECONDS, status["recovery"]
 
 
