@@ -57,7 +57,7 @@ clean: ## remove .venv and the tools' caches; results in runs/ stay
 	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-setup:
+setup: ## make .venv, with torch and the program swarm; the other targets do this first
 	@scripts/setup.sh
 
 lint: setup

@@ -48,7 +48,7 @@ class PSOPS(Model):
     inertia: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """w: share of the last velocity that is kept."""
     cognitive: Annotated[float, Field(ge=0, le=4)] = 0.0
-    """c1: pull towards the particle's own best."""
+    """c1: pull towards the particle's own best; no effect while memory is None."""
     social: Annotated[float, Field(ge=0, le=4)] = 1.0
     """c2: pull towards the attractor."""
     attractor: Attractor = Attractor.SOFTMAX

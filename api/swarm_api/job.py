@@ -123,11 +123,16 @@ class Synchronizer(Model):
     """The process that holds the center."""
 
     template: PodTemplate | None = None
-    """Unset: the particles' image without GPUs."""
+    """Unset: the particles' image, pull policy, pull secrets and security contexts, and nothing else of their template:
+    no GPUs, variables, volumes, tolerations or node selector. It requests 250m of a CPU and 1Gi of memory and has no
+    limits. It needs about 3 + replicas times the model's memory: for a large one set a template that requests it."""
     checkpoint: Checkpoint | None = None
-    """Where the training goes on from when every pod is lost; unset: from its beginning, unless particles live."""
+    """Where checkpoints go. When every pod was lost, the training goes on from the newest; unset: it begins anew. The
+    pod must be allowed to write to the volume, as for output."""
     output: Output | None = None
-    """Where the trained model goes. With neither this nor checkpoint, nothing is kept: condition NothingKept."""
+    """Where the trained model goes, as model.safetensors. With neither this nor checkpoint, nothing is kept: condition
+    NothingKept. The pod must be allowed to write to the volume: set securityContext.fsGroup in the template's spec,
+    for the trainer image 65532."""
 
 
 class Spec(Model):

@@ -52,7 +52,7 @@ class Condition(Model):
     last_transition_time: Time
     """When status became what it is."""
     observed_generation: int = 0
-    """metadata.generation of the job that this speaks of."""
+    """The metadata.generation that this condition describes."""
 
 
 class ParticleCounts(Model):
@@ -163,7 +163,7 @@ class JobStatus(Model):
     """The whole status."""
 
     observed_generation: int = 0
-    """metadata.generation of the job that this speaks of."""
+    """The metadata.generation that this status describes."""
     start_time: Time | None = None
     completion_time: Time | None = None
     state: JobState = JobState.PENDING

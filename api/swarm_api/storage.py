@@ -80,9 +80,9 @@ class Checkpoint(Storage):
     """How often the center is kept while the swarm trains, and where: an existing claim or one made for the job."""
 
     interval_seconds: Annotated[int, Field(ge=1, le=86_400)] = 30
-    """A checkpoint is written at the first round after so long, beside the training."""
+    """At least so many seconds between two checkpoints while the swarm trains; each is written in the background."""
     keep: Annotated[int, Field(ge=1, le=100)] = 3
-    """The newest so many stay."""
+    """How many of the newest checkpoints are kept."""
     path: Annotated[str, Field(max_length=255)] | None = None
     """Folder in the volume; unset: `checkpoints` in one with the job's name."""
 

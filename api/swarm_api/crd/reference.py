@@ -14,7 +14,8 @@ _HEAD: Final = f"""\
 # {KIND}
 
 Every field of a `{KIND}` of `{API_VERSION}`; those in bold must be set. On a cluster
-`kubectl explain {SHORT_NAME}.spec --recursive` shows the same.
+`kubectl explain {SHORT_NAME}.spec --recursive` shows the same. What conditions, exit codes and metrics say is in
+[operations.md](operations.md).
 
 `kubectl get {SHORT_NAME}` shows {{columns}}; `-o wide` adds {{wide}}."""
 

@@ -1,21 +1,18 @@
-"""The program `swarm`, also installed as `kubectl-swarm`."""
+"""The program `swarm`, for jobs on this machine; on a cluster there is kubectl."""
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 
 from swarm_operator.cli import kill, run, status, validate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one sub-command and return its exit code: 0 done, 1 failed, 2 bad manifest or usage, 130 Ctrl-C."""
-    plugin = Path(sys.argv[0]).name.startswith("kubectl-")
     parser = argparse.ArgumentParser(
-        prog="kubectl swarm" if plugin else "swarm",
-        description="Train with a swarm of particles, on this machine or on a cluster.",
+        prog="swarm", description="Train with a swarm of particles on this machine; on a cluster use kubectl."
     )
     parser.add_argument("--version", action="version", version=f"swarm {version('swarm-training')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

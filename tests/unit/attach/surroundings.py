@@ -88,7 +88,7 @@ def samplers(swarm: Swarm) -> None:
 
 @data(
     "IterableDataset",
-    "it is not shared out, which a warning says: every particle trains on all of it",
+    "every particle trains on all of it, which a warning says: shard it with `particle.index` and `particle.replicas`",
 )
 def streams(swarm: Swarm) -> Tensors:
     model, optimizer = a_model()
