@@ -101,22 +101,27 @@ def start() -> Docker:
     Raises:
         UnavailableError: neither way is open here.
     """
-    if _mode() is Mode.REGISTRY:
+    if mode() is Mode.REGISTRY:
         return Docker(Mode.REGISTRY, dict(os.environ))
     dockerd.start()
     return Docker(Mode.OFFLINE, dockerd.environment())
 
 
-def _mode() -> Mode:
+def mode() -> Mode:
+    """Which of the two ways `start` would go.
+
+    Raises:
+        UnavailableError: SWARM_CLUSTER asks for what is not here.
+    """
     wanted = os.environ.get("SWARM_CLUSTER")
     if wanted:
         try:
-            mode = Mode(wanted)
+            asked = Mode(wanted)
         except ValueError:
             raise UnavailableError(f"SWARM_CLUSTER={wanted}: set it to registry or offline, or not at all") from None
-        if mode is Mode.REGISTRY and not _engine_answers():
+        if asked is Mode.REGISTRY and not _engine_answers():
             raise UnavailableError("SWARM_CLUSTER=registry, but no Docker engine answers: start one")
-        return mode
+        return asked
     if dockerd.init_pid() is not None:
         return Mode.OFFLINE
     reaches = _engine_answers() and (

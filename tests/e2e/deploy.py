@@ -26,6 +26,7 @@ def up() -> Cluster:
         UnavailableError: no cluster can be had on this machine.
         CommandError: a step failed.
     """
+    base = packages.base_image()
     cluster = kind.up([kind.python_environment()])
     if packages.gone(cluster):
         kind.down()
@@ -35,7 +36,7 @@ def up() -> Cluster:
         cluster.docker.build(ROOT, _operator(), target="operator")
         cluster.load_image(_operator())
     with console.step("building the trainer's image and bringing both onto the nodes", 15):
-        _build_trainer(cluster)
+        _build_trainer(cluster, base)
     with console.step("installing the operator", 10):
         install(cluster)
     return cluster
@@ -66,9 +67,8 @@ def _operator() -> str:
     return f"{_OPERATOR}:{version()}"
 
 
-def _build_trainer(cluster: Cluster) -> None:
-    base = {"BASE": packages.base_image()}
-    cluster.docker.build(ROOT, _THIN, file=_HERE / "Dockerfile", arguments=base)
+def _build_trainer(cluster: Cluster, base: str) -> None:
+    cluster.docker.build(ROOT, _THIN, file=_HERE / "Dockerfile", arguments={"BASE": base})
     cluster.load_image(_THIN, nodes=cluster.workers)
     # Only on the nodes: in the engine this name is for the real one.
     tag = f"docker.io/{TRAINER}:{version()}"

@@ -6,7 +6,7 @@ mounts into every container, so that a manifest needs no volume for it and is th
 
 import sys
 
-from cluster import Cluster, CommandError
+from cluster import Cluster, CommandError, UnavailableError, docker, images
 
 _SHOW = """
 cd /etc/containerd
@@ -20,8 +20,19 @@ systemctl restart containerd
 
 
 def base_image() -> str:
-    """Whose Python can import them."""
-    return f"python:{sys.version_info.major}.{sys.version_info.minor}-slim-bookworm"
+    """Whose Python can import them.
+
+    Raises:
+        UnavailableError: There is none; without a registry images have Debian's Python.
+    """
+    image = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim-bookworm"
+    if image != images.PYTHON and docker.mode() is docker.Mode.OFFLINE:
+        version = images.PYTHON.removeprefix("python:").partition("-")[0]
+        raise UnavailableError(
+            f"without a container registry containers have Python {version}, and cannot use this one's packages: "
+            f"run the tests with Python {version}, or start a Docker engine that reaches a registry"
+        )
+    return image
 
 
 def gone(cluster: Cluster) -> bool:

@@ -1,5 +1,6 @@
 """The one call that makes a training script a particle."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
@@ -49,6 +50,11 @@ def attach(
     require_stateful(state)
     if not in_swarm():
         return Particle()
+    if (ranks := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise UnsupportedModelError(
+            f"WORLD_SIZE is {ranks}, and a particle is one process: start the script with python instead of torchrun, "
+            "and ask for more particles (spec.particles.replicas)"
+        )
     if _attached:
         raise UnsupportedModelError(
             "attach was called twice, and a process is one particle: attach nn.ModuleList([model, ...]) and the list "

@@ -134,6 +134,16 @@ def wrapped(swarm: Swarm) -> Tensors:
 
 
 @process(
+    "several ranks of one particle, as `torchrun` starts them",
+    "a particle is one process: ask for more particles",
+    refused="WORLD_SIZE is 2, and a particle is one process",
+)
+def ranks(swarm: Swarm) -> None:
+    os.environ["WORLD_SIZE"] = "2"
+    swarm.attach(*a_model())
+
+
+@process(
     "CUDA", "weights stay on their device and are copied to the host for an exchange; the test needs a GPU", cuda=True
 )
 def cuda(swarm: Swarm) -> Tensors:
