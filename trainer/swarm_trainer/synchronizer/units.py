@@ -225,7 +225,8 @@ class Table:
             for index, member in self._members.items():
                 if member.first <= stream.epoch < member.epoch:
                     self._give_up(stream, index)
-        elif known is None and late is not None and stream not in self._settled:
+            return self._streams.get(stream)  # Where all shares are given up it is settled already.
+        if known is None and late is not None and stream not in self._settled:
             state = bytearray([_DONE]) * stream.total
             share = slice(late, None, self.replicas)
             state[share] = bytes(len(state[share]))
