@@ -3,6 +3,8 @@
 import asyncio
 import math
 import time
+import weakref
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
@@ -301,6 +303,41 @@ def test_the_center_that_is_fetched_is_always_one_rounds(world: World) -> None:
     going.result()
     assert seen == sorted(seen)
     assert synchronizer.hub.report().round == 39
+
+
+# What is kept for those that may ask again
+
+
+def merged_once(world: World, **changes: Any) -> tuple[Synchronizer, list[Particle], Callable[[], object]]:
+    """Two particles after a round, and the weights that it left, for as long as anything holds them."""
+    synchronizer = world.synchronizer(replicas=2, sync=Sync(grace_milliseconds=50), **changes)
+    particles = world.particles(2)
+    together(particles, 1.0, 1.0)
+    return synchronizer, particles, weakref.ref(synchronizer.center()[X])
+
+
+def test_the_last_answer_of_one_that_finished_holds_no_center(world: World) -> None:
+    synchronizer, (particle, finished), held = merged_once(world)
+    finished.session.tell(say.Goodbye(finished=True, progress=say.Progress()), timeout=SECONDS)
+    synchronizer.until_presence(1, Presence.FINISHED)
+    particle.push(2.0)
+    synchronizer.until(lambda: held() is None, "let go")
+
+
+@pytest.mark.parametrize("change", [{"given_up": (1,)}, {"replicas": 1}], ids=["given up", "scaled away"])
+def test_the_last_answer_of_one_that_is_gone_is_held_until_it_is_not_wanted_back(
+    world: World, change: dict[str, Any]
+) -> None:
+    synchronizer, (particle, gone), held = merged_once(world)
+    gone.session.close()
+    synchronizer.until_presence(1, Presence.DETACHED)
+    particle.push(2.0)
+    particle.push(3.0)
+    assert held() is not None, "it may come back"
+    synchronizer.change(**change)
+    synchronizer.until(lambda: synchronizer.hub.report().settings_generation == 2, "new settings")
+    particle.push(4.0)
+    synchronizer.until(lambda: held() is None, "let go")
 
 
 # Losses

@@ -157,6 +157,14 @@ def test_who_returns_keeps_what_it_holds_unless_others_have_it() -> None:
     assert lease(table, 0, paced=(0,)) == [7]
 
 
+def test_one_that_was_scaled_away_may_return_from_a_stream_whose_every_share_is_given_up() -> None:
+    table = a_table(0, replicas=1)
+    lease(table, 0, SECOND)
+    table.enter(1, 0)
+    assert table.returned(1, Work(done=pack(units(FIRST, 1)))) == []
+    assert lease(table, 0, FIRST) == []
+
+
 def test_a_particle_alone_goes_on_where_the_synchronizer_left_it_and_says_so() -> None:
     leases = Leases(1)
     begun = leases.begin(FIRST, window=4)

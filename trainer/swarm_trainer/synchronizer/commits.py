@@ -163,6 +163,7 @@ class Commits:
             if swarm.holds(peer):
                 peer.push = None
             self._answers.give(peer, push, say.ReplyStatus.MERGED, replies[index])
+        swarm.ledger.release(swarm.wanted)
         swarm.rounds.answered(decision, time.monotonic())
         self._note(deliveries)
         self._committed()

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +38,7 @@ class Entry:
     merged: int = 0
     """Of its newest push that was merged."""
     answer: Answer | None = None
-    """To push `sequence`; None once the next push began to arrive."""
+    """To push `sequence`; None once the next push began to arrive, or nobody will ask for it: see `Ledger.release`."""
     contributions: int = 0
     last_round: int = 0
     fitness: Fitness | None = None
@@ -101,6 +101,16 @@ class Ledger:
         entry.fitness = fitness
         if entry.first_contribution_time is None:
             entry.first_contribution_time = time.time()
+
+    def release(self, wanted: Collection[int]) -> None:
+        """Drop the answers that nobody asks for again, for each holds a whole center.
+
+        They are of those that have finished, or are gone and not wanted back.
+        """
+        for index, entry in self._entries.items():
+            gone = entry.presence is Presence.DETACHED and index not in wanted
+            if gone or entry.presence is Presence.FINISHED:
+                entry.answer = None
 
     @property
     def samples(self) -> int:

@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from sys import maxsize
 from typing import Any
 
-from pydantic import BaseModel
-
-from swarm_trainer.wire.units import Stream, Unit, Units, Work, pack, unpack
+from swarm_trainer.synchronizer.kept_units import KeptStream, KeptTable, pack_state, unpack_state
+from swarm_trainer.wire.units import Stream, Unit, Units, Work, unpack
 
 _FREE, _LEASED, _DONE = range(3)
 
@@ -41,21 +40,6 @@ class _Member:
     """The epoch in which this incarnation began."""
     epoch: int
     """The latest in which it asked."""
-
-
-class _Dumped(BaseModel):
-    stream: Stream
-    done: tuple[Units, ...]
-    entered: list[int]
-    through: list[int]
-    refused: list[int]
-
-
-class _Dump(BaseModel):
-    floor: int
-    calls: dict[int, int]
-    settled: list[Stream]
-    streams: list[_Dumped]
 
 
 class Table:
@@ -159,11 +143,12 @@ class Table:
         Returns:
             Of the units that it has not trained yet, those that it must leave to others.
         """
-        done, trained, untrained = (list(unpack(units)) for units in (work.done, work.trained, work.untrained))
+        trained, untrained = list(unpack(work.trained)), list(unpack(work.untrained))
         for stream in {*work.open, *(unit.stream for unit in trained + untrained)}:
             if (known := self._open(stream, late=index)) is not None:
                 known.entered.add(index)
-        self._finish_units(done)
+        for units in work.done:
+            self._finish_spans(units)
         for stream, number in trained + untrained:
             known = self._streams.get(stream)
             if known is not None and known.state[number] == _FREE:
@@ -199,17 +184,17 @@ class Table:
     def dump(self) -> dict[str, Any]:
         """As JSON. Leases are not part of it: those who hold them tell when they come back."""
         streams = [
-            _Dumped(
+            KeptStream(
                 stream=stream,
-                done=pack(Unit(stream, number) for number in _find(known.state, _DONE)),
+                state=pack_state(known.state.replace(bytes([_LEASED]), bytes([_FREE]))),
                 entered=sorted(known.entered),
                 through=sorted(known.through),
                 refused=sorted(known.refused),
             )
             for stream, known in self._streams.items()
         ]
-        dump = _Dump(floor=self._floor, calls=self._calls, settled=sorted(self._settled), streams=streams)
-        return dump.model_dump(mode="json")
+        kept = KeptTable(floor=self._floor, calls=self._calls, settled=sorted(self._settled), streams=streams)
+        return kept.model_dump(mode="json")
 
     def load(self, dumped: Any) -> None:
         """Go on from there.
@@ -217,17 +202,15 @@ class Table:
         Raises:
             ValueError: It is no dump of a table.
         """
-        dump = _Dump.model_validate(dumped)
-        self._floor, self._calls, self._settled = dump.floor, dump.calls, set(dump.settled)
-        for item in dump.streams:
-            known = self._streams[item.stream] = _Stream(
-                bytearray(item.stream.total),
+        kept = KeptTable.model_validate(dumped)
+        self._floor, self._calls, self._settled = kept.floor, kept.calls, set(kept.settled)
+        for item in kept.streams:
+            self._streams[item.stream] = _Stream(
+                unpack_state(item.state, item.stream.total),
                 entered=set(item.entered),
                 through=set(item.through),
                 refused=set(item.refused),
             )
-            for unit in unpack(item.done):
-                known.state[unit.number] = _DONE
 
     def _open(self, stream: Stream, late: int | None = None) -> _Stream | None:
         """What is known of a stream; None: nothing of it is left.
@@ -242,7 +225,8 @@ class Table:
             for index, member in self._members.items():
                 if member.first <= stream.epoch < member.epoch:
                     self._give_up(stream, index)
-        elif known is None and late is not None and stream not in self._settled:
+            return self._streams.get(stream)  # Where all shares are given up it is settled already.
+        if known is None and late is not None and stream not in self._settled:
             state = bytearray([_DONE]) * stream.total
             share = slice(late, None, self.replicas)
             state[share] = bytes(len(state[share]))
@@ -268,9 +252,22 @@ class Table:
                 self._set(known, number, _DONE)
                 touched.add(stream)
         for stream in touched:
-            if self._streams[stream].state.count(_DONE) == stream.total:
-                del self._streams[stream]
-                self._settled.add(stream)
+            self._settle(stream)
+
+    def _finish_spans(self, units: Units) -> None:
+        """The same for whole ranges, of which a particle tells all that it ever did: no look at each unit."""
+        known = self._open(units.stream) if units.spans else None
+        if known is None:
+            return
+        for span in units.spans:
+            known.state[slice(*span)] = bytes([_DONE]) * len(range(*span))
+        known.holders = {number: holder for number, holder in known.holders.items() if known.state[number] == _LEASED}
+        self._settle(units.stream)
+
+    def _settle(self, stream: Stream) -> None:
+        if self._streams[stream].state.count(_DONE) == stream.total:
+            del self._streams[stream]
+            self._settled.add(stream)
 
     def _free(self, known: _Stream, owner: int, count: int) -> list[int]:
         """The first free units of a share, at most so many."""

@@ -79,14 +79,17 @@ class Spans:
 
     def __init__(self, spans: Iterable[Span] = ()) -> None:
         self._spans = list(spans)
+        self._end = max((span.stop for span in self._spans), default=0)
+        """All numbers are below it, so one that is not needs no search."""
 
     def __contains__(self, number: object) -> bool:
         return any(number in range(*span) for span in self._spans)
 
     def add(self, number: int) -> None:
         """One more, unless it is there."""
-        if number in self:
+        if number < self._end and number in self:
             return
+        self._end = max(self._end, number + 1)
         if self._spans:
             start, stop, step = self._spans[-1]
             if number == stop - 1 + step:
