@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -58,7 +59,7 @@ class Scribe:
         self._failed = failed
         self._status = known
         self._untold: list[tuple[Event, str, float]] = []
-        self._written_at = 0.0
+        self._written_at = -math.inf
         self._took = 0.0
         self._failures = 0
         who = f"{metadata.namespace}/{metadata.name}"
@@ -101,7 +102,7 @@ class Scribe:
 
     async def _write_what_is_due(self) -> float | None:
         """Seconds until more is due, None: nothing is, until there is news."""
-        since = time.time() - self._written_at
+        since = time.monotonic() - self._written_at
         due = status.due(self.written, self._status, since, self._took, self._progress_seconds())
         if due == 0:
             await self._write()
@@ -111,14 +112,14 @@ class Scribe:
         return due
 
     async def _write(self) -> None:
-        began = time.time()
+        began = time.monotonic()
         new, text = self._status, status.dumped(self._status)
         path = f"{paths.jobs(self._metadata.namespace, self._metadata.name)}/status"
         # With the uid the server refuses the patch for a later job of the same name.
         body = {"metadata": {"uid": self._metadata.uid}, "status": status.merge_patch(self._stored, text)}
         answer = await self._client.patch(path, body)
-        self.written, self._written_at, self._stored = new, time.time(), text
-        self._took = max(0.0, self._written_at - began)
+        self.written, self._written_at, self._stored = new, time.monotonic(), text
+        self._took = self._written_at - began
         self._wrote(answer)
 
     async def _tell(self) -> None:

@@ -14,6 +14,8 @@ STRUCTURE_SECONDS: Final = 1.0
 """Between two writes of one job at least."""
 WRITING_SHARE: Final = 0.05
 """Of the time that may pass with the writes of one job: with a thousand particles one keeps the API server busy."""
+LONGEST_PAUSE: Final = 10.0
+"""What matters waits no longer than so because writes take long: a throttled one may take a minute."""
 
 LONGEST: Final = 4000
 """Characters of a message."""
@@ -67,13 +69,16 @@ def due(written: JobStatus, new: JobStatus, since: float, took: float, progress:
         written: What the last write wrote.
         new: What is so now.
         since: Seconds since that write.
-        took: Seconds that it took.
-        progress: Seconds between two writes of which the second only moves numbers.
+        took: Seconds that it took, with all waiting for a busy server. The end of a job does not wait for that.
+        progress: Seconds between two writes of which the second only moves numbers; nothing waits for longer.
     """
     if new == written:
         return None
-    structural = worth_writing(written, new, STRUCTURE_SECONDS)
-    return max(0.0, STRUCTURE_SECONDS - since if structural else progress - since, took / WRITING_SHARE - since)
+    if not worth_writing(written, new, STRUCTURE_SECONDS):
+        return max(0.0, progress - since)
+    ends = new.state.ended and not written.state.ended
+    share = 0.0 if ends else min(took / WRITING_SHARE, LONGEST_PAUSE, progress)
+    return max(0.0, max(STRUCTURE_SECONDS, share) - since)
 
 
 def is_refused(status: JobStatus) -> bool:

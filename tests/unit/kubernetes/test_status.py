@@ -5,7 +5,7 @@ import json
 import pytest
 
 from swarm_api.job import Metadata
-from swarm_api.status import Attempt, JobStatus, ParticleCounts, ParticleStatus, Training
+from swarm_api.status import Attempt, JobState, JobStatus, ParticleCounts, ParticleStatus, Training
 from swarm_operator.backends.kubernetes.floors import floors, raised
 from swarm_operator.backends.kubernetes.observe import read
 from swarm_operator.cluster import events, status
@@ -92,7 +92,10 @@ def test_what_another_version_wrote_does_not_make_it_forget_the_incarnations(dam
         (a_status(attached=True), 0.4, 0.01, 0.6),
         (a_status(attached=True), 5.0, 0.01, 0.0),
         (a_status(attached=True), 1.0, 0.2, 3.0),
+        (a_status(attached=True), 1.0, 20.0, 9.0),
+        (a_status(state=JobState.COMPLETE), 0.4, 20.0, 0.6),
         (a_status(training=Training(round=1)), 4.0, 0.01, 26.0),
+        (a_status(training=Training(round=1)), 4.0, 20.0, 26.0),
         (a_status(training=Training(round=1)), 31.0, 0.01, 0.0),
     ],
 )
