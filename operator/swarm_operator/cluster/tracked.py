@@ -94,13 +94,14 @@ class TrackedJob:
             if not status.is_refused(before):
                 done.events.append(Event(reason="NotAccepted", message=message, warning=True))
         self._scribe.note(self.status, done.events, self._backend.uid_of if self._backend else lambda _: "")
-        again = min(done.waits, default=None)
         if done.error is not None:
             self.read_at = 0.0
-            if again is not None:
-                self._wake(again)
+            # What is due by now is what failed, or comes with it: that is the queue's to time, and the server's.
+            later = min((wait for wait in done.waits if wait > 0), default=None)
+            if later is not None:
+                self._wake(later)
             raise done.error
-        return again
+        return min(done.waits, default=None)
 
     async def close(self, patience: float = 0.0) -> None:
         """The job is gone, or the operator goes; it may take so many seconds to write what is left."""
@@ -145,9 +146,11 @@ class TrackedJob:
                 break
         if backend.invalid:
             done.refusal = (INVALID, backend.invalid)
-        due = None if backend.due is None else max(0.0, backend.due - now)
-        unfinished = 0.0 if backend.unfinished else None
-        done.waits += [wait for wait in (due, unfinished, made.requeue_after) if wait is not None]
+        done.waits += (max(0.0, due - now) for due in backend.dues)
+        if backend.unfinished:
+            done.waits.append(0.0)
+        if made.requeue_after is not None:
+            done.waits.append(made.requeue_after)
         return done
 
     def _backend_of(self, job: SwarmTrainingJob) -> KubernetesBackend:

@@ -1,9 +1,14 @@
-"""Jobs, and pods as the API server shows them."""
+"""Jobs, pods as the API server shows them, and an office where jobs are worked on."""
 
 import copy
 
 from swarm_api.job import SwarmTrainingJob
+from swarm_operator.backends.kubernetes.backend import Surroundings
+from swarm_operator.backends.kubernetes.nodes import Nodes
 from swarm_operator.backends.kubernetes.pods import particle_pod, synchronizer_pod
+from swarm_operator.backends.kubernetes.reports import Reports
+from swarm_operator.cluster.metrics import Metrics
+from swarm_operator.cluster.tracked import Office
 
 CREATED = "2026-03-01T12:00:00Z"
 NOON = 1_772_366_400.0
@@ -65,3 +70,16 @@ def terminated(code, reason="Error", **fields):
 
 
 RUNNING = {"running": {"startedAt": "2026-03-01T12:00:10Z"}}
+
+
+def an_office(server):
+    """`server` answers in the client's stead."""
+    around = Surroundings(
+        client=server,
+        nodes=Nodes(server),
+        reports=Reports(server, proxied=False),
+        key=bytes(32),
+        report_interval=lambda: 1.0,
+    )
+    metrics = Metrics(states=lambda: (), depth=lambda: 0, silence=lambda: 0.0)
+    return Office(around=around, metrics=metrics, progress_seconds=lambda: 10.0, wrote=lambda _: False)

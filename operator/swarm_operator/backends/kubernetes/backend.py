@@ -118,12 +118,11 @@ class KubernetesBackend:
             raise errors[0]
 
     @property
-    def due(self) -> float | None:
-        """When this backend wants to be looked at by itself, Unix seconds; None: never."""
-        waits = [refused.due for refused in self._births]
+    def dues(self) -> Iterator[float]:
+        """When this backend wants to be looked at by itself, Unix seconds."""
+        yield from (refused.due for refused in self._births)
         if self._fates.look_again is not None:
-            waits.append(self._fates.look_again)
-        return min(waits, default=None)
+            yield self._fates.look_again
 
     @property
     def invalid(self) -> str:
