@@ -81,6 +81,38 @@ def test_pods_of_an_older_job_of_the_same_name_are_left_alone(play):
     play(story)
 
 
+def test_orphans_of_an_older_job_of_the_same_name_are_left_alone_too(play):
+    async def story(stage):
+        old = await stage.create_job()
+        before = await stage.has_pods(*EVERYBODY)
+        await stage.admin.delete(paths.jobs(stage.namespace, "mnist"), old["metadata"]["uid"])
+        for name in before:
+            await stage.admin.patch(paths.pods(stage.namespace, name), {"metadata": {"ownerReferences": None}})
+        await stage.create_job()
+        after = await stage.has_pods(*EVERYBODY, "mnist-synchronizer-2", "mnist-particle-0-2", "mnist-particle-1-2")
+        assert all(after[name]["metadata"]["uid"] == pod["metadata"]["uid"] for name, pod in before.items())
+
+    play(story)
+
+
+def test_a_strangers_pod_in_the_place_of_a_particle_is_named_and_awaited(play):
+    async def story(stage):
+        stranger = {"metadata": {"name": "mnist-particle-0-1"}, "spec": {"containers": [{"name": "c", "image": "c"}]}}
+        await stage.admin.create(paths.pods(stage.namespace), {"apiVersion": "v1", "kind": "Pod", **stranger})
+        await stage.create_job()
+
+        async def why():
+            return (await stage.condition("Running"))[2]
+
+        said = await stage.until(why, lambda message: "NameTaken" in message)
+        assert f"kubectl delete pod mnist-particle-0-1 --namespace {stage.namespace}" in said
+        await stage.delete_pod("mnist-particle-0-1", grace=0)
+        pods = await stage.has_pods(*EVERYBODY)
+        assert all("ownerReferences" in pod["metadata"] for pod in pods.values())
+
+    play(story)
+
+
 def test_a_template_that_no_server_takes_is_named_and_can_be_repaired(play):
     async def story(stage):
         broken = {

@@ -144,15 +144,29 @@ def test_injected_containers_do_not_hide_the_one_that_trains():
     [
         lambda metadata: metadata["labels"].update({labels.INCARNATION: "x"}),
         lambda metadata: metadata["labels"].update({labels.ROLE: "boss"}),
-        lambda metadata: metadata["labels"].pop(labels.JOB_UID),
-        lambda metadata: metadata.pop("ownerReferences"),
-        lambda metadata: metadata["ownerReferences"][0].update(uid="another"),
+        lambda metadata: metadata.pop("labels"),
     ],
 )
-def test_a_pod_that_only_looks_like_a_child_is_none(change):
+def test_a_pod_whose_labels_are_no_childs_is_none(change):
     pod = a_pod()
     change(pod["metadata"])
     assert read(pod) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda metadata: metadata["labels"].pop(labels.JOB_UID),
+        lambda metadata: metadata.pop("ownerReferences"),
+        lambda metadata: metadata["ownerReferences"][0].update(uid="another"),
+        lambda metadata: metadata["ownerReferences"][0].update(controller=False),
+    ],
+)
+def test_a_pod_that_only_looks_like_a_child_belongs_to_no_job(change):
+    pod = a_pod()
+    assert read(pod).job_uid == "uid-1"
+    change(pod["metadata"])
+    assert read(pod).job_uid == ""
 
 
 def test_a_synchronizer_is_known_with_its_settings():

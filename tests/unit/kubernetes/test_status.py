@@ -131,6 +131,7 @@ def test_names_of_an_older_job_are_counted_past_without_blame():
     older = read(a_pod())
     assert floors([older], "uid-1") == {}
     assert floors([older], "another") == {"2": 5}
+    assert floors([read(a_pod(metadata={"ownerReferences": []}))], "uid-1") == {"2": 5}, "it was orphaned"
     fresh = raised(JobStatus(), {"2": 5, "synchronizer": 3}, NOON)
     assert {key: each.incarnation for key, each in fresh.attempts.items()} == {"2": 5, "synchronizer": 3}
     assert not any(each.failures or each.setbacks for each in fresh.attempts.values())

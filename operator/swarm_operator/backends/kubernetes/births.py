@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from swarm_operator.backends.kubernetes.client import ApiError, Client
+from swarm_operator.backends.kubernetes.observe import read
 from swarm_operator.backends.kubernetes.podset import PodSet
 from swarm_operator.plan.actions import Create
 from swarm_operator.plan.backoff import LONGEST
@@ -15,6 +16,8 @@ FIRST_PAUSE: Final = 2.0
 """Seconds until a refused pod is tried again; twice as long each time."""
 INVALID: Final = "InvalidTemplate"
 """Reason of a pod that the API server would never take as it is."""
+NAME_TAKEN: Final = "NameTaken"
+"""Reason of a pod whose name somebody else's has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,10 +66,11 @@ class Births:
     def __iter__(self) -> Iterator[Refused]:
         return iter(self._refused.values())
 
-    def due(self) -> Iterator[Create]:
-        """What should be tried again now. One goes first: what is true of it is true of all."""
-        now = self._clock()
-        return (each.wish for each in [each for each in self if each.due <= now][:1])
+    def due(self) -> list[Create]:
+        """What should be tried again now. One goes first: what is true of it is true of all, but for taken names."""
+        due = [each for each in self if each.due <= self._clock()]
+        alike = [each.wish for each in due if each.reason != NAME_TAKEN]
+        return [*(each.wish for each in due if each.reason == NAME_TAKEN), *alike[:1]]
 
     def withdraw(self, uid: str) -> bool:
         """Nobody wants this refused pod any more; whether it was one."""
@@ -78,7 +82,8 @@ class Births:
     async def make(self, wish: Create, body: Mapping[str, Any]) -> None:
         """Make the pod, or take note that the cluster will not have it.
 
-        A pod that has the name already is taken note of like one that was made. It may belong to an older job.
+        A pod that has the name already is taken note of like one that was made, if it is the child that is wished for.
+        It may belong to an older job, or to none any more: then the next incarnation is made instead.
 
         Raises:
             ApiError: nobody knows whether it was made.
@@ -88,28 +93,45 @@ class Births:
             self._pods.put(await self._client.create(self._path, body))
         except ApiError as error:
             if error.reason == "AlreadyExists":
-                self._pods.put(await self._client.get(f"{self._path}/{name}"))
+                holder = await self._client.get(f"{self._path}/{name}")
+                if not _is_child(holder, wish):
+                    self._refuse(wish, name, NAME_TAKEN, _remedy(holder["metadata"]))
+                    return
+                self._pods.put(holder)
             elif error.final:
-                self._refuse(wish, name, error)
+                self._refuse(wish, name, _reason(error), error.message)
                 return
             else:
                 raise
         if self._refused.pop(name, None) is not None:
             self._all_due(self._clock())
 
-    def _refuse(self, wish: Create, name: str, error: ApiError) -> None:
+    def _refuse(self, wish: Create, name: str, reason: str, message: str) -> None:
         now, before = self._clock(), self._refused.get(name)
         tries = before.tries + 1 if before else 1
         due = now + min(LONGEST, FIRST_PAUSE * 2.0 ** min(tries - 1, 10))
         since = before.since if before else now
         self._refused[name] = Refused(
-            wish=wish, name=name, reason=_reason(error), message=error.message, since=since, tries=tries, due=due
+            wish=wish, name=name, reason=reason, message=message, since=since, tries=tries, due=due
         )
-        if before is not None:
+        if before is not None and reason != NAME_TAKEN:
             self._all_due(due)
 
     def _all_due(self, when: float) -> None:
-        self._refused = {name: replace(each, due=when) for name, each in self._refused.items()}
+        self._refused = {
+            name: each if each.reason == NAME_TAKEN else replace(each, due=when) for name, each in self._refused.items()
+        }
+
+
+def _is_child(raw: Mapping[str, Any], wish: Create) -> bool:
+    pod = read(raw)
+    wished = (wish.role, wish.index, wish.incarnation)
+    return pod is not None and (pod.member.role, pod.member.index, pod.member.incarnation) == wished
+
+
+def _remedy(metadata: Mapping[str, Any]) -> str:
+    name, namespace = metadata["name"], metadata["namespace"]
+    return f"another pod is called {name}; delete it: kubectl delete pod {name} --namespace {namespace}"
 
 
 def _reason(error: ApiError) -> str:

@@ -1,4 +1,7 @@
-"""Names that an older job of the same name still holds: its pods may take long to go, and nobody waits for them."""
+"""Names that an older job of the same name still holds: its pods may take long to go, and nobody waits for them.
+
+Pods that were orphaned do not go at all.
+"""
 
 from collections.abc import Iterable, Mapping
 
@@ -16,7 +19,7 @@ def key(role: Role, index: int) -> str:
 
 
 def floors(pods: Iterable[Pod], uid: str) -> dict[str, int]:
-    """By key: the highest incarnation that belongs to a job of another uid."""
+    """By key: the highest incarnation that belongs to a job of another uid, or to none."""
     found: dict[str, int] = {}
     for pod in pods:
         if pod.job_uid != uid:

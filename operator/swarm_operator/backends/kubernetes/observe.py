@@ -50,7 +50,7 @@ class Pod:
 
     name: str
     job_uid: str
-    """Of the job that it belongs to, or belonged to."""
+    """Of the job that it belongs to, there or not; empty: it was orphaned, or nobody's from the beginning."""
     version: int
     """Newer reads have a higher one."""
     member: Member
@@ -64,13 +64,13 @@ class Pod:
 
 
 def read(pod: _Object) -> Pod | None:
-    """None for a pod that is no child of a job, whatever its labels say."""
+    """None for a pod whose labels are no child's; what they say of its job counts only if that owns it."""
     metadata, status = pod["metadata"], pod.get("status") or {}
     found = metadata.get("labels") or {}
     uid, role = found.get(labels.JOB_UID, ""), found.get(labels.ROLE)
     owned = any(owner.get("uid") == uid and owner.get("controller") for owner in metadata.get("ownerReferences") or ())
     index, incarnation = found.get(labels.PARTICLE_INDEX, "0"), found.get(labels.INCARNATION, "")
-    if not (owned and role in tuple(Role) and index.isdecimal() and incarnation.isdecimal()):
+    if not (role in tuple(Role) and index.isdecimal() and incarnation.isdecimal()):
         return None
     trainer = _training_status(pod)
     rejected = (
@@ -88,7 +88,7 @@ def read(pod: _Object) -> Pod | None:
     )
     return Pod(
         name=metadata["name"],
-        job_uid=uid,
+        job_uid=uid if owned else "",
         version=int(metadata.get("resourceVersion") or 0),
         member=member,
         ip=status.get("podIP") or "",
