@@ -55,12 +55,12 @@ class Reconciler:
             if known is None and raw is None:
                 self._cache.forget(key)
                 return None
-            read_at = None
+            before, read_at = raw, None
             if known is None or self._stale(known) or (raw and raw["metadata"]["uid"] != known.metadata.uid):
                 read_at = time.monotonic()
                 raw = await self._read(key)
             if raw is None:
-                await self._forget(key)
+                await self._forget(key, before)
                 return None
             job = await self._tracked(key, raw)
             if read_at is not None:
@@ -95,8 +95,11 @@ class Reconciler:
         self._jobs[key] = job
         return job
 
-    async def _forget(self, key: Key) -> None:
-        self._cache.forget(key)
-        job = self._jobs.pop(key, None)
+    async def _forget(self, key: Key, before: Mapping[str, Any] | None) -> None:
+        """The job is gone that was known before it was looked for; one that came meanwhile is another."""
+        job, found = self._jobs.pop(key, None), self._cache.job(key)
+        gone = (before and before["metadata"]["uid"], job and job.metadata.uid)
+        if found is None or found["metadata"]["uid"] in gone:
+            self._cache.forget(key)
         if job is not None:
             await job.close()

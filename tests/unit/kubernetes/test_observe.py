@@ -2,7 +2,7 @@
 
 import pytest
 
-from swarm_operator.backends.kubernetes import labels
+from swarm_operator.backends.kubernetes import labels, podset
 from swarm_operator.backends.kubernetes.observe import read
 from swarm_operator.backends.kubernetes.podset import PodSet
 from swarm_operator.plan.facts import Phase, Role
@@ -203,5 +203,45 @@ class TestPodSet:
         pods.put(new)
         pods.replace([], 40)
         assert [pod.name for pod in pods] == ["mnist-particle-3-1"]
-        pods.replace([read(a_pod(version="30")), None], 60)
+        pods.replace([read(a_pod(version="55")), None], 60)
         assert [pod.name for pod in pods] == ["mnist-particle-2-5"]
+
+    def test_nothing_that_is_older_than_a_pods_end_brings_it_back(self):
+        pods = PodSet()
+        pods.put(a_pod(version="5"))
+        pods.drop("mnist-particle-2-5", "pod-uid")
+        assert not pods.replace([read(a_pod(version="5"))], 6), "the list began before the end"
+        assert pods.put(a_pod(version="4")) == (None, None), "the answer to our own request came late"
+        assert not len(pods)
+
+    def test_an_older_list_does_not_bring_back_what_a_newer_one_had_not(self):
+        pods = PodSet()
+        pods.put(a_pod(version="5"))
+        pods.replace([], 20)
+        assert not pods.replace([read(a_pod(version="7"))], 9)
+        assert not len(pods)
+
+    def test_an_older_list_does_not_bring_back_what_another_pod_of_that_name_has_followed(self):
+        pods = PodSet()
+        pods.put(a_pod(version="5"))
+        pods.replace([read(a_pod(version="12", metadata={"uid": "u2"}))], 20)
+        pods.drop("mnist-particle-2-5", "u2")
+        assert not pods.replace([read(a_pod(version="7"))], 9)
+        assert not len(pods)
+
+    def test_a_pod_that_was_out_of_sight_can_come_back(self):
+        pods = PodSet()
+        pods.put(a_pod(version="5"))
+        pods.drop("mnist-particle-2-5", "pod-uid")
+        pods.put(a_pod(version="8"))
+        assert len(pods) == 1, "its label was taken away, and given back"
+
+    def test_of_those_that_are_gone_only_the_last_are_remembered(self, monkeypatch):
+        monkeypatch.setattr(podset, "REMEMBERED", 2)
+        pods, gone = PodSet(), [a_pod(version="5", metadata={"name": f"p{n}", "uid": f"u{n}"}) for n in range(3)]
+        for pod in gone:
+            pods.put(pod)
+            pods.drop(pod["metadata"]["name"], pod["metadata"]["uid"])
+        for pod in gone:
+            pods.put(pod)
+        assert [pod.name for pod in pods] == ["p0"]

@@ -1,16 +1,21 @@
 """The pods of one job as they were seen last, by the watch, by a list or by our own requests."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from swarm_operator.backends.kubernetes.observe import Pod, read
 
+REMEMBERED: Final = 4096
+"""Pods that are gone and could come back by an answer that is older than their end."""
+
 
 class PodSet:
-    """By name. What arrives late never replaces what is newer."""
+    """By name. What arrives late never replaces what is newer, and brings back nobody who is gone."""
 
     def __init__(self) -> None:
         self._pods: dict[str, Pod] = {}
+        self._gone: dict[str, int] = {}
+        """By uid: the version up to which all that is said of it is late."""
 
     def __iter__(self) -> Iterator[Pod]:
         return iter(self._pods.values())
@@ -28,7 +33,7 @@ class PodSet:
         if pod is None:
             return None, None
         before = self._pods.get(pod.name)
-        if before is not None and before.version > pod.version:
+        if self._is_late(pod) or (before is not None and before.version > pod.version):
             return before, before
         self._pods[pod.name] = pod
         return before, pod
@@ -45,14 +50,25 @@ class PodSet:
         if known is None or known.member.uid != uid:
             return False
         del self._pods[name]
+        self._bury(known, known.version)
         return True
 
     def replace(self, found: Iterable[Pod | None], version: int) -> bool:
         """A list of all, as of `version`: what is not in it is gone, unless it was made later; whether that is news."""
-        listed = {pod.name: pod for pod in found if pod is not None}
+        listed = {pod.name: pod for pod in found if pod is not None and not self._is_late(pod)}
         for pod in self._pods.values():
             listing = listed.get(pod.name)
             if pod.version > (version if listing is None else listing.version):
                 listed[pod.name] = pod
+            elif listing is None or listing.member.uid != pod.member.uid:
+                self._bury(pod, version)
         before, self._pods = self._pods, listed
         return listed != before
+
+    def _bury(self, pod: Pod, version: int) -> None:
+        self._gone[pod.member.uid] = version
+        if len(self._gone) > REMEMBERED:
+            del self._gone[next(iter(self._gone))]
+
+    def _is_late(self, pod: Pod) -> bool:
+        return pod.version <= self._gone.get(pod.member.uid, -1)
