@@ -2,7 +2,9 @@
 
 from enum import StrEnum
 from functools import cached_property
-from typing import Final
+from typing import Annotated, Final
+
+from pydantic import FailFast
 
 from swarm_api.base import Model
 
@@ -91,7 +93,8 @@ class Report(Model):
     settings_generation: int = 0
     checkpoint: CheckpointReport | None = None
     """None: none are kept."""
-    particles: tuple[ParticleReport, ...] = ()
+    particles: Annotated[tuple[ParticleReport, ...], FailFast()] = ()
+    """What is wrong with the first is told: a complaint of each of a million would take gigabytes."""
 
     def particle(self, index: int) -> ParticleReport | None:
         """The newest known of this index."""

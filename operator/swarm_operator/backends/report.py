@@ -15,6 +15,8 @@ INTERVAL: Final = 1.0
 """Seconds between two readings while a synchronizer runs."""
 SEARCH_INTERVAL: Final = 0.2
 """Seconds between two looks for the address of one that starts."""
+LONGEST: Final = 1000
+"""Characters of what is wrong with a report."""
 
 
 class ReportError(Exception):
@@ -34,8 +36,8 @@ def parse(body: bytes, uid: str, address: str) -> Report:
         if protocol not in (PROTOCOL_VERSION, PROTOCOL_VERSION - 1):
             raise ReportError(f"the report has protocol {protocol}, this swarm knows {PROTOCOL_VERSION}: update one")
         report = Report.model_validate(said)
-    except (ValueError, AttributeError) as error:
-        raise ReportError(f"the synchronizer at {address} sent no valid report: {error}") from error
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ReportError(f"the synchronizer at {address} sent no valid report: {str(error)[:LONGEST]}") from error
     if report.uid != uid:
         raise ReportError(f"the synchronizer at {address} belongs to another run")
     return report

@@ -1,6 +1,6 @@
 """Asks a synchronizer's pod for its report: directly, or through the API server where pods cannot be reached."""
 
-from typing import Self
+from typing import Final, Self
 
 import aiohttp
 
@@ -11,9 +11,12 @@ from swarm_operator.backends.kubernetes.client import ApiError, Client
 from swarm_operator.backends.kubernetes.observe import Pod
 from swarm_operator.backends.report import TIMEOUT, ReportError, parse
 
+LARGEST: Final = 1024 * 1024
+"""Bytes of a report: three times one of 1024 particles. What is made of them in memory is up to 100 times as much."""
+
 
 class Reports:
-    """One way for all jobs."""
+    """One way for all jobs. A synchronizer is a tenant's: only so much is read of it, and it leads nowhere else."""
 
     def __init__(self, client: Client, *, proxied: bool) -> None:
         self._client = client
@@ -23,7 +26,10 @@ class Reports:
     async def __aenter__(self) -> Self:
         if not self._proxied:
             self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=2 * TIMEOUT, sock_connect=TIMEOUT)
+                timeout=aiohttp.ClientTimeout(total=2 * TIMEOUT, sock_connect=TIMEOUT),
+                headers={"Accept-Encoding": "identity"},
+                # A few bytes can be packed that are gigabytes when unpacked.
+                auto_decompress=False,
             )
         return self
 
@@ -57,10 +63,16 @@ class Reports:
     async def _directly(self, address: str, headers: dict[str, str]) -> bytes:
         assert self._session
         try:
-            async with self._session.get(f"http://{address}/report", headers=headers) as response:
+            url = f"http://{address}/report"
+            async with self._session.get(url, headers=headers, allow_redirects=False) as response:
                 if response.status != 200:
                     raise ReportError(f"the synchronizer at {address} answered {response.status} {response.reason}")
-                return await response.read()
+                body = bytearray()
+                async for data in response.content.iter_any():
+                    body += data
+                    if len(body) > LARGEST:
+                        raise ReportError(f"the synchronizer at {address} sent more than {LARGEST} bytes")
+                return bytes(body)
         except TimeoutError as error:
             raise ReportError(f"no report from the synchronizer at {address}: it does not answer") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
