@@ -47,6 +47,7 @@ async def _run(surroundings: Surroundings, settings: Settings) -> int:
         epoch=epoch,
         link=settings.sync.link,
         welcome=hub.welcome,
+        known=hub.known,
     )
     address = door.listen(*surroundings.listen)
     surroundings.announce(address, reports.address)
