@@ -1,10 +1,12 @@
 """Checkpoints on disk: what is written is what is read, or it is not read at all."""
 
+import errno
 import math
 import os
 import random
 import resource
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -246,6 +248,20 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_older_ones_and_no_rest(tmp_pa
         assert same(store.saved()[0].version(), a_version(100, size=10))
         store.write(a_snapshot(120, size=20), keep=3)
         assert names(store) == ["120-1", "100-1"]
+
+
+def test_a_filesystem_that_cannot_sync_folders_is_good_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.fsync
+
+    def of_files_only(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", of_files_only)
+    store = a_store(tmp_path)
+    store.write(a_snapshot(), keep=3)
+    assert same(store.saved()[0].version(), a_version())
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_of_the_disk(tmp_path: Path) -> None:

@@ -93,6 +93,13 @@ class Hub:
         """The model is written: report the end."""
         self._swarm.state, self._swarm.message = SwarmState.FINISHED, ""
 
+    def complain(self, message: str) -> None:
+        """All is trained, and the model cannot be written: the report says why, and the log once."""
+        swarm = self._swarm
+        if message != swarm.message:
+            log.error("%s", message)
+        swarm.state, swarm.message = SwarmState.TRAINING, message
+
     def apply(self, settings: Settings) -> None:
         """Go on under these settings from the end of the commit that is under way."""
         self._generations.announce(settings)
