@@ -81,6 +81,7 @@ class Report(Model):
     """Of the synchronizer; the epoch that fences its particles."""
     state: SwarmState = SwarmState.STARTING
     message: str = ""
+    """Why it is Waiting or Failed; while it is Training, why the model of a training that is over is not written."""
     round: int = 0
     best_loss: float | None = None
     """Lowest fitness of the last committed round."""

@@ -1,4 +1,4 @@
-"""Checkpoints under kills: of the synchronizer while it writes one, of everything at once; and on a full disk."""
+"""Checkpoints under kills: of the synchronizer while it writes one, of everything at once; and full disks."""
 
 import hashlib
 import resource
@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from support.processes import UID, Processes, eventually, swarm_of
 from support.scripts import training
+from swarm_api import env
 from swarm_api.algorithm import Algorithm, AlgorithmName
 from swarm_api.job import Sync
-from swarm_api.report import Presence
+from swarm_api.report import Presence, SwarmState
 from swarm_api.settings import Keeping
 from swarm_trainer.checkpoint.snapshot import Saved
 from swarm_trainer.checkpoint.store import Store
@@ -213,3 +215,48 @@ def test_a_full_disk_stops_no_training_and_is_told_until_there_is_room(tmp_path:
         resource.prlimit(synchronizer.pid, resource.RLIMIT_FSIZE, (most, most))
         eventually(lambda: not error(), "there is room again")
         assert newest(swarm).manifest.round > kept.manifest.round
+
+
+def until_the_model_cannot_be_written(swarm: Processes, output: Path, why: str) -> None:
+    """Both particles finish, and the synchronizer says so of its output."""
+    message = f"the model cannot be written to {output}: {why}: free space there, or repair the volume"
+    particles = [swarm.particle(index) for index in range(2)]
+    swarm.rounds_go_on()
+    swarm.touch("end-0")
+    assert [particle.wait() for particle in particles] == [0, 0]
+    eventually(lambda: (report := swarm.report()) and report.message == message, "it is told")
+    assert eventually(swarm.report, "a report").state is SwarmState.TRAINING
+    time.sleep(2.5)
+    assert swarm.log("synchronizer-1").count("the model cannot be written") == 1, "it tried again, and told it once"
+
+
+def test_a_model_for_which_there_is_no_room_is_written_when_there_is(tmp_path: Path) -> None:
+    with swarm_of(tmp_path, training(setup=BIG), algorithm=PSOPS, sync=Sync()) as swarm:
+        synchronizer = swarm.synchronizer()
+        _, most = resource.prlimit(synchronizer.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(synchronizer.pid, resource.RLIMIT_FSIZE, (1_000_000, most))
+        until_the_model_cannot_be_written(swarm, swarm.folder, "File too large")
+        resource.prlimit(synchronizer.pid, resource.RLIMIT_FSIZE, (most, most))
+        assert swarm.ended(synchronizer) == 0
+        assert swarm.model()["big"].shape == (8_000_000,)
+        assert not [*swarm.folder.glob(".*.partial"), *swarm.folder.glob(".tmp*")]
+
+
+def test_a_synchronizer_that_is_told_to_stop_before_it_could_write_the_model_leaves_it_in_a_checkpoint(
+    tmp_path: Path,
+) -> None:
+    output = tmp_path / "output"
+    output.touch()  # A file where the folder should be.
+    rarely = Keeping(interval_seconds=3600)
+    with swarm_of(tmp_path, training(), algorithm=PSOPS, sync=Sync(), checkpoint=rarely) as swarm:
+        first = swarm.synchronizer(keeps=True, **{env.OUTPUT_DIR: str(output)})
+        until_the_model_cannot_be_written(swarm, output, "Not a directory")
+        kept = newest(swarm)
+        assert kept.manifest.round == swarm.round()
+        first.signal(signal.SIGTERM)
+        assert first.wait() == 128 + signal.SIGTERM
+        output.unlink()
+        output.mkdir()
+        assert swarm.ended(swarm.synchronizer(2, keeps=True, **{env.OUTPUT_DIR: str(output)})) == 0
+        model = load_file(output / "model.safetensors")
+        assert digest(model) == digest(state_dict(kept.manifest.weights, kept.version().weights))

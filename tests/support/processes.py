@@ -80,8 +80,9 @@ class Processes:
         *,
         keeps: bool = False,
         program: Sequence[str] = ("-m", "swarm_trainer.synchronizer"),
+        **extra: str,
     ) -> Process:
-        """Start one; keeps: with checkpoints in the folder `checkpoints`."""
+        """Start one, with these environment variables; keeps: with checkpoints in the folder `checkpoints`."""
         (self.folder / "where.json").unlink(missing_ok=True)
         return self.start(
             f"synchronizer-{incarnation}",
@@ -94,6 +95,7 @@ class Processes:
                 env.REPORT_TOKEN_FILE: str(self.folder / "token"),
                 env.SETTINGS_FILE: str(self.folder / "settings.json"),
                 **({env.CHECKPOINT_DIR: str(self.checkpoints)} if keeps else {}),
+                **extra,
             },
         )
 

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from swarm_api.report import SwarmState
 from swarm_api.status import Condition, JobState
 from swarm_operator.plan import words
 from swarm_operator.plan.ends import said_finished
@@ -30,6 +31,7 @@ def conditions(view: View, standing: Standing) -> tuple[Condition, ...]:
         "ReportUnavailable": _unavailable(view, standing),
         "NothingKept": _nothing_kept(view),
         "CheckpointFailing": _checkpoint_failing(view, standing),
+        "OutputFailing": _output_failing(view, standing),
     }
     return tuple(_condition(view, kind, *parts) for kind, parts in said.items())
 
@@ -141,6 +143,13 @@ def _checkpoint_failing(view: View, standing: Standing) -> _Said:
     if report is None or report.checkpoint is None or not report.checkpoint.error:
         return False, "NothingToComplainOf", "no checkpoint has failed"
     return True, "CannotWrite", f"{report.checkpoint.error}; the training goes on"
+
+
+def _output_failing(view: View, standing: Standing) -> _Said:
+    report = standing.swarm.report(view)
+    if report is None or report.state is not SwarmState.TRAINING or not report.message:
+        return False, "NothingToComplainOf", "no attempt to write the model has failed"
+    return True, "CannotWrite", f"{report.message}; the synchronizer holds the model and tries again"
 
 
 def _present(standing: Standing) -> str:

@@ -57,7 +57,7 @@ def _of_job(view: View, status: JobStatus) -> Iterator[Event]:
     before = view.job.status.condition("Suspended")
     if before and before.reason != NOT_SUSPENDED and not view.job.spec.suspend:
         yield _event("JobResumed", _resumed(view))
-    for kind in ("NothingKept", "CheckpointFailing"):
+    for kind in ("NothingKept", "CheckpointFailing", "OutputFailing"):
         known, found = view.job.status.condition(kind), status.condition(kind)
         if found and found.status == "True" and (known is None or known.status != "True"):
             yield _event(kind, found.message, warning=True)

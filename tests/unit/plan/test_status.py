@@ -193,6 +193,33 @@ def test_a_checkpoint_that_cannot_be_written_is_a_condition_while_it_is_so_and_o
     assert world.status.state is JobState.RUNNING
 
 
+def test_a_model_that_cannot_be_written_is_a_condition_and_one_event_and_leaves_the_synchronizer_alone():
+    world = a_training_world(replicas=2, synchronizer={"output": CLAIM})
+    for index in range(2):
+        world.finish(index)
+    for message in ("", "no space left", "no space left"):
+        world.message = message
+        assert world.step().actions == ()
+        assert said(world, "OutputFailing")[0] == str(bool(message))
+        world.later(1000)
+    assert world.told("OutputFailing") == ["no space left; the synchronizer holds the model and tries again"]
+    assert world.status.state is JobState.RUNNING
+    world.spec(suspend=True)
+    assert world.step().actions == (), "it is all that has the model"
+    world.state, world.message = SwarmState.FINISHED, ""
+    world.end(SYNCHRONIZER, 0)
+    world.step()
+    assert said(world, "OutputFailing")[0] == "False"
+    assert world.status.state is JobState.COMPLETE
+
+
+def test_a_swarm_that_waits_has_no_trouble_with_its_output():
+    world = a_training_world()
+    world.state, world.message = SwarmState.WAITING, "0 of at least 1 particles"
+    world.step()
+    assert said(world, "OutputFailing")[0] == "False"
+
+
 def test_recovery_is_told_by_phase_once_the_replacement_contributes():
     world = a_training_world()
     world.end(2, 1)

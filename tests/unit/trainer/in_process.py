@@ -170,7 +170,12 @@ class Synchronizer:
         self.hub = Hub(self._settings, epoch=self._epoch, journal=journal, gauges=Gauges(), store=self._store)
         settings = self._settings
         door = Door(
-            job_uid=settings.uid, secret=SECRET, epoch=self._epoch, link=settings.sync.link, welcome=self.hub.welcome
+            job_uid=settings.uid,
+            secret=SECRET,
+            epoch=self._epoch,
+            link=settings.sync.link,
+            welcome=self.hub.welcome,
+            known=self.hub.known,
         )
         host, port = door.listen("127.0.0.1", 0)
         self._address_file.write_text(f'{{"address": "{host}:{port}"}}')

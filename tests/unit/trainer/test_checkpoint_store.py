@@ -1,10 +1,12 @@
 """Checkpoints on disk: what is written is what is read, or it is not read at all."""
 
+import errno
 import math
 import os
 import random
 import resource
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -157,6 +159,36 @@ def test_only_the_newest_epoch_may_write(tmp_path: Path) -> None:
         a_store(tmp_path).claim()
 
 
+def test_an_older_one_that_takes_the_folder_at_the_same_moment_gives_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_store(tmp_path).claim()
+    older, newer = a_store(tmp_path, epoch=2), a_store(tmp_path, epoch=3)
+    holder = older._holder
+
+    def looks_before_the_newer_one_claims() -> tuple[str, int]:
+        found = holder()
+        newer.claim()
+        return found
+
+    monkeypatch.setattr(older, "_holder", looks_before_the_newer_one_claims)
+    older.claim()
+    monkeypatch.undo()
+    assert newer.write(a_snapshot(100, epoch=3), keep=3).name == "100-3"
+    with pytest.raises(FencedError, match="belongs to synchronizer 3 now"):
+        older.write(a_snapshot(100, epoch=2), keep=3)
+
+
+@pytest.mark.parametrize("nonsense", [b"\xff\xfe\x00", b"", b"7", b"two u\n", b"9" * 5000 + b" u\n"])
+def test_an_epoch_that_cannot_be_read_is_nobodys(tmp_path: Path, nonsense: bytes) -> None:
+    store = a_store(tmp_path)
+    store.claim()
+    for claimant in (store, a_store(tmp_path, epoch=2)):
+        (store.folder / "EPOCH").write_bytes(nonsense)
+        claimant.claim()
+        assert (store.folder / "EPOCH").read_text() == f"{claimant.epoch} u\n"
+
+
 def test_one_that_is_replaced_while_it_writes_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stale, real = a_store(tmp_path), store_module.write
 
@@ -216,6 +248,20 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_older_ones_and_no_rest(tmp_pa
         assert same(store.saved()[0].version(), a_version(100, size=10))
         store.write(a_snapshot(120, size=20), keep=3)
         assert names(store) == ["120-1", "100-1"]
+
+
+def test_a_filesystem_that_cannot_sync_folders_is_good_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.fsync
+
+    def of_files_only(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", of_files_only)
+    store = a_store(tmp_path)
+    store.write(a_snapshot(), keep=3)
+    assert same(store.saved()[0].version(), a_version())
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_of_the_disk(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_a_flood_of_strangers_is_put_out_in_seconds_and_keeps_nobody_out() -> No
         async def welcome(peer: Peer) -> None:
             entered.append(peer)
 
-        door = Door(job_uid="job", secret=SECRET, epoch=1, link=LinkKind.SWARM, welcome=welcome)
+        door = Door(job_uid="job", secret=SECRET, epoch=1, link=LinkKind.SWARM, welcome=welcome, known={})
         host, port = door.listen("127.0.0.1", 0)
         serving = asyncio.create_task(door.serve())
         strangers = [await asyncio.open_connection(host, port) for _ in range(AT_ONCE + 20)]

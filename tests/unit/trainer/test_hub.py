@@ -2,6 +2,8 @@
 
 import asyncio
 import math
+import socket
+import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -13,11 +15,14 @@ import torch
 from torch import nn
 
 from swarm_api.algorithm import Algorithm, AlgorithmName
+from swarm_api.job import Link as LinkKind
 from swarm_api.job import Sync
 from swarm_api.report import Presence, SwarmState
 from swarm_trainer.connection import Connection
 from swarm_trainer.errors import LinkError, NoFitnessError, RefusedError
 from swarm_trainer.inbox import Inbox, Said
+from swarm_trainer.links.base import Link
+from swarm_trainer.synchronizer import door
 from swarm_trainer.vectors import BUFFERS, INTEGERS, Tensors, X, room
 from swarm_trainer.weights import Schema
 from swarm_trainer.wire import messages as say
@@ -138,6 +143,29 @@ def test_a_newer_incarnation_takes_over_from_one_that_lives(world: World) -> Non
         synchronizer.until(lambda: old.session.at_step(), "fenced")
     assert refusal.value.reason == "Fenced"
     assert new.push(4.0)[0].status is MERGED
+    assert synchronizer.reported(0).incarnation == 2
+
+
+def test_one_that_is_replaced_while_its_link_opens_does_not_put_its_replacement_out(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, opening, open_now = door.open_link, threading.Event(), threading.Event()
+
+    async def slow_at_first(kind: LinkKind, sock: socket.socket, rank: int) -> Link:
+        if not opening.is_set():
+            opening.set()
+            await asyncio.to_thread(open_now.wait, SECONDS)
+        return await real(kind, sock, rank)
+
+    monkeypatch.setattr(door, "open_link", slow_at_first)
+    synchronizer = world.synchronizer(replicas=1)
+    old, new = world.particle(0).attaching(), world.particle(0, incarnation=2)
+    assert opening.wait(SECONDS)
+    new.attach()
+    open_now.set()
+    with pytest.raises(RefusedError, match="incarnation 1 was replaced by 2"):
+        old.result(SECONDS)
+    assert new.push(1.0)[0].status is MERGED
     assert synchronizer.reported(0).incarnation == 2
 
 

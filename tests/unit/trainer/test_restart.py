@@ -94,6 +94,27 @@ def test_particles_that_know_no_later_round_than_the_checkpoint_meet_the_very_ce
     assert second.reported(0).contributions == 3
 
 
+@pytest.mark.parametrize("damaged", [False, True], ids=["whole", "newest checkpoint damaged"])
+def test_an_incarnation_that_was_replaced_stays_outside_of_the_next_synchronizer_too(
+    world: World, damaged: bool
+) -> None:
+    first = world.synchronizer(keeps=True, replicas=1)
+    (replaced,) = world.particles(1)
+    rounds(first, [replaced], 1.0)
+    replacement = world.particle(0, incarnation=2)
+    replacement.attach()
+    rounds(first, [replacement], 2.0)
+    first.stop()
+    if damaged:
+        os.truncate(world.checkpoints / "2-1" / "center.safetensors", 40)
+    second = world.synchronizer(keeps=True, replicas=1)
+    with pytest.raises(RefusedError, match="incarnation 1 was replaced by 2"):
+        world.particle(0).attach()  # The first to come.
+    until_attached(replacement)
+    assert second.reported(0).incarnation == 2
+    rounds(second, [replacement], 3.0)
+
+
 def test_particles_that_are_ahead_of_the_checkpoint_make_the_center_anew_and_what_is_lost_is_named(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:

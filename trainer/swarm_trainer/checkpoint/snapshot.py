@@ -3,9 +3,11 @@
 It is read by whoever comes after a crash, so nothing in it is believed before its digest has been checked.
 """
 
+import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +101,7 @@ def write(folder: Path, snapshot: Snapshot) -> None:
     try:
         save_file(_unshared(snapshot.version), tensors, metadata={"format": "pt"})
     except SafetensorError as error:
-        raise OSError(str(error)) from error
+        raise system_error(error) from error
     digest = _synced_digest(tensors)
     manifest = snapshot.manifest.model_copy(update={"tensors_sha256": digest}).model_dump(mode="json")
     with (folder / MANIFEST_FILE).open("w") as file:
@@ -161,8 +163,17 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # Some network filesystems know no such call for folders.
+            raise
     finally:
         os.close(descriptor)
+
+
+def system_error(error: SafetensorError) -> OSError:
+    """The same as the system said it: safetensors' words name a temporary file, another one at each try."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else OSError(str(error))
 
 
 def _unshared(version: Version) -> Tensors:

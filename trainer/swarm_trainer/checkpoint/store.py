@@ -49,11 +49,12 @@ class Store:
         """
         uid, epoch = self._holder()
         newer = uid == self._uid and epoch > self.epoch
-        if newer or (self._claimed and uid and (uid, epoch) != (self._uid, self.epoch)):
+        if newer or (self._claimed and uid not in ("", self._uid)):
             whose = f"synchronizer {epoch}" if newer else f"a synchronizer of job {uid}"
             msg = f"{self.folder} belongs to {whose} now: synchronizer {self.epoch} writes no checkpoints any more"
             raise FencedError(msg)
         if (uid, epoch) != (self._uid, self.epoch):
+            # Also from an older one that looked before this one wrote, and wrote after.
             self.folder.mkdir(parents=True, exist_ok=True)
             fresh = self.folder / f".{EPOCH_FILE}.new"
             with fresh.open("w") as file:
@@ -112,12 +113,12 @@ class Store:
         return target
 
     def _holder(self) -> tuple[str, int]:
-        """Uid and epoch; an empty uid: nobody."""
+        """Uid and epoch; an empty uid: nobody, as where the file is missing or nonsense."""
         try:
-            epoch, _, uid = (self.folder / EPOCH_FILE).read_text().strip().partition(" ")
-        except FileNotFoundError:
+            epoch, _, uid = (self.folder / EPOCH_FILE).read_text(encoding="utf-8").strip().partition(" ")
+            return uid, int(epoch)
+        except (FileNotFoundError, ValueError):
             return "", 0
-        return (uid, int(epoch)) if epoch.isdecimal() else ("", 0)
 
     def _folders(self) -> list[Path]:
         """Of everything that has a checkpoint's name, newest first."""

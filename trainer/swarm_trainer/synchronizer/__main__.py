@@ -22,6 +22,8 @@ log = logging.getLogger("swarm.synchronizer")
 
 _REPORT_SECONDS = 0.25
 _SETTINGS_SECONDS = 1.0
+_WRITE_SECONDS = 2.0
+"""Between two tries to write the model."""
 _LINGER_SECONDS = 10.0
 """How long the finished synchronizer waits for somebody to read that it finished."""
 
@@ -47,20 +49,18 @@ async def _run(surroundings: Surroundings, settings: Settings) -> int:
         epoch=epoch,
         link=settings.sync.link,
         welcome=hub.welcome,
+        known=hub.known,
     )
     address = door.listen(*surroundings.listen)
     surroundings.announce(address, reports.address)
     log.info("synchronizer %d of job %s listens on %s:%d", epoch, settings.job, *address)
 
-    running = asyncio.create_task(hub.run())
+    running = asyncio.create_task(_train(hub, surroundings, settings))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
     publishing = asyncio.create_task(_publish(hub, reports))
     helpers = [publishing, asyncio.create_task(door.serve()), asyncio.create_task(_follow(surroundings, settings, hub))]
     try:
         await running
-        if surroundings.output is None:
-            hub.keep()
-        _write(hub, surroundings, settings)
         hub.finish()
         publishing.cancel()
         reports.publish(_report(hub), final=True)
@@ -73,7 +73,8 @@ async def _run(surroundings: Surroundings, settings: Settings) -> int:
         await _end(helpers)
         hub.cut()
         hub.keep()
-        _write(hub, surroundings, settings)
+        if trouble := _write(hub, surroundings, settings):
+            log.error("%s", trouble)
         log.info("told to stop")
         return 128 + signal.SIGTERM
     else:
@@ -85,16 +86,32 @@ async def _run(surroundings: Surroundings, settings: Settings) -> int:
         journal.close()
 
 
+async def _train(hub: Hub, surroundings: Surroundings, settings: Settings) -> None:
+    """Until the model is written, however long that takes: by then the particles are gone, and nobody else has it."""
+    await hub.run()
+    hub.keep()
+    while trouble := _write(hub, surroundings, settings):
+        hub.complain(trouble)
+        await asyncio.sleep(_WRITE_SECONDS)
+
+
 async def _end(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _write(hub: Hub, surroundings: Surroundings, settings: Settings) -> None:
-    if hub.center is not None and surroundings.output is not None:
+def _write(hub: Hub, surroundings: Surroundings, settings: Settings) -> str:
+    """Write the model, if there is one and a place for it; returns why that failed, or nothing."""
+    if hub.center is None or surroundings.output is None:
+        return ""
+    try:
         path = write_model(hub.center, surroundings.output, job=settings.job)
-        log.info("model of round %d written to %s", hub.center.now.round, path)
+    except OSError as error:
+        why = error.strerror or error
+        return f"the model cannot be written to {surroundings.output}: {why}: free space there, or repair the volume"
+    log.info("model of round %d written to %s", hub.center.now.round, path)
+    return ""
 
 
 def _report(hub: Hub) -> bytes:

@@ -1,6 +1,7 @@
 """When a checkpoint is written, what the world is told of it, and what the next synchronizer goes on from."""
 
 import asyncio
+import itertools
 import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,8 +12,10 @@ from swarm_trainer.algorithms.base import Algorithm
 from swarm_trainer.checkpoint.snapshot import Manifest, Saved, Snapshot, snapshot
 from swarm_trainer.checkpoint.store import FencedError, Store, newest
 from swarm_trainer.synchronizer.center import Version
+from swarm_trainer.synchronizer.ledger import Ledger
 from swarm_trainer.synchronizer.swarm import Swarm
 from swarm_trainer.vectors import X
+from swarm_trainer.wire.auth import Identity
 
 log = logging.getLogger("swarm.synchronizer")
 
@@ -34,6 +37,8 @@ class Checkpoints:
         self._last: tuple[Version, Settings] | None = None
         """The center of the last commit: the ledger speaks of it, whatever is being merged meanwhile."""
         self._found: list[Saved] = []
+        self.known: dict[int, Identity] = {}
+        """The newest incarnation of each index in any checkpoint, also in one whose center turns out to be damaged."""
         self.report: CheckpointReport | None = None
         """None: none are kept."""
         if store is not None:
@@ -89,6 +94,9 @@ class Checkpoints:
             self._fail(f"{store.folder} cannot be read: {error.strerror or error}")
         if self._found:
             self._swarm.schema = self._found[0].manifest.weights
+        told = [Ledger.identities(saved.manifest.parts.get("ledger", ())) for saved in self._found]
+        for identity in sorted(itertools.chain.from_iterable(told), key=lambda identity: identity.incarnation):
+            self.known[identity.index] = identity
 
     def _begin(self) -> bool:
         """Begin to write the last commit, if it is newer than what is written; whether it does."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from swarm_api.job import Link as LinkKind
 from swarm_trainer.errors import LinkError
@@ -32,13 +32,15 @@ class Door:
         epoch: int,
         link: LinkKind,
         welcome: Callable[[Peer], Awaitable[None]],
+        known: Mapping[int, Identity],
     ) -> None:
+        """`known`: by index, the newest incarnation that was let in before this door was made."""
         self._job_uid = job_uid
         self._secret = secret
         self._epoch = epoch
         self._link = link
         self._welcome = welcome
-        self._newest: dict[int, Identity] = {}
+        self._newest = dict(known)
         self._awaited: dict[Identity, asyncio.Future[socket.socket]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: socket.socket | None = None
@@ -124,6 +126,9 @@ class Door:
                 del self._awaited[identity]
         peer = Peer(identity, channel, link)
         try:
+            if self._newest[identity.index] != identity:
+                msg = f"particle {identity.index}: incarnation {identity.incarnation} was replaced while it came in"
+                raise LinkError(msg)
             await self._welcome(peer)
         finally:
             peer.close()

@@ -5,6 +5,7 @@ The arithmetic runs in a thread of its own, so heartbeats are answered while a r
 
 import logging
 import time
+from collections.abc import Mapping
 
 from pydantic import BaseModel
 
@@ -25,6 +26,7 @@ from swarm_trainer.synchronizer.peer import Peer
 from swarm_trainer.synchronizer.swarm import Swarm
 from swarm_trainer.vectors import MODEL_VECTORS, X, present
 from swarm_trainer.wire import messages as say
+from swarm_trainer.wire.auth import Identity
 from swarm_trainer.wire.units import Spans, pack, unpack
 
 log = logging.getLogger("swarm.synchronizer")
@@ -53,6 +55,11 @@ class Hub:
     def center(self) -> Center | None:
         """None until the swarm is founded."""
         return self._swarm.center
+
+    @property
+    def known(self) -> Mapping[int, Identity]:
+        """By index, the newest incarnation that a synchronizer before this one knew: older ones stay outside."""
+        return self._checkpoints.known
 
     async def run(self) -> None:
         """Found the swarm, commit its rounds, and return when every particle has finished.
@@ -85,6 +92,13 @@ class Hub:
     def finish(self) -> None:
         """The model is written: report the end."""
         self._swarm.state, self._swarm.message = SwarmState.FINISHED, ""
+
+    def complain(self, message: str) -> None:
+        """All is trained, and the model cannot be written: the report says why, and the log once."""
+        swarm = self._swarm
+        if message != swarm.message:
+            log.error("%s", message)
+        swarm.state, swarm.message = SwarmState.TRAINING, message
 
     def apply(self, settings: Settings) -> None:
         """Go on under these settings from the end of the commit that is under way."""

@@ -167,6 +167,11 @@ class Ledger:
                 detached_at=time.monotonic(),
             )
 
+    @staticmethod
+    def identities(dumped: Iterable[dict[str, Any]]) -> list[Identity]:
+        """Of the newest incarnation of each index that `dump` told of."""
+        return [Identity.model_validate(each["identity"]) for each in dumped]
+
     def forget(self, indices: Iterable[int]) -> None:
         """The center is made from the weights of these anew, so what they say of themselves is all that holds."""
         for index in indices:
