@@ -332,6 +332,26 @@ def test_one_whose_loss_is_not_finite_does_not_fail_a_job_whose_others_are_away(
     assert not synchronizer.ended.done()
 
 
+def test_one_whose_loss_is_not_finite_does_not_fail_a_job_before_the_others_brought_theirs(world: World) -> None:
+    first = world.synchronizer(replicas=2, algorithm=PSOPS, sync=Sync(grace_milliseconds=50, quorum=1))
+    healthy, ill = particles = world.particles(2)
+    assert ill.push(5.0, fitness=math.nan)[0].status is HELD
+    assert meanwhile(ill, 5.0, healthy.pushing(1.0), fitness=math.nan)[0].status is MERGED
+    away(particles, first)
+    second = world.synchronizer(replicas=2, algorithm=PSOPS, sync=Sync(grace_milliseconds=50, quorum=1))
+    until_attached(*particles)
+    assert ill.push(5.0, fitness=math.nan)[0].status is HELD
+    assert not second.ended.done()
+
+
+def test_one_without_a_finite_loss_does_not_fail_a_job_whose_others_finished_before_a_restart(world: World) -> None:
+    synchronizer = world.synchronizer(replicas=2, algorithm=PSOPS, finished=(0,))
+    ill = world.particle(1)
+    ill.attach()
+    assert ill.push(5.0, fitness=math.nan)[0].status is HELD
+    assert not synchronizer.ended.done()
+
+
 def test_the_last_one_to_finish_may_have_no_finite_loss(world: World) -> None:
     synchronizer = world.synchronizer(replicas=2, algorithm=PSOPS)
     healthy, ill = world.particles(2)
