@@ -241,7 +241,8 @@ class Exchange:
                 x.copy_(tensors[vectors.X])
                 self._state = self._algorithm.particle_state(x)
                 self._recover()
-                self._session.leases.refused(pushed.units)
+                # Also what was trained while the answer was on its way.
+                self._session.lose()
                 merged_at = self._session.position.step, self._session.position.samples
         self._step_at_merge, self._samples_at_merge = merged_at
         if reply.settings is None:

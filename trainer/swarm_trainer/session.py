@@ -169,7 +169,14 @@ class Session:
         """
         return self._fetch(say.FetchDonation(), say.Donation)
 
-    def tell(self, message: say.Metrics | say.Skip | say.Goodbye, *, timeout: float | None = None) -> None:
+    def lose(self) -> None:
+        """What was trained since the last committed push is in no weights any more: let others train it."""
+        if lost := self.leases.lose():
+            self.tell(say.Release(units=lost))
+
+    def tell(
+        self, message: say.Metrics | say.Skip | say.Release | say.Goodbye, *, timeout: float | None = None
+    ) -> None:
         """Say something that has no answer; without a synchronizer it is lost. timeout: wait until it is said.
 
         That the particle has finished is said again to every synchronizer to come, until it is taken back.
@@ -202,7 +209,7 @@ class Session:
     def _ask(
         self,
         connection: Connection,
-        message: say.Push | say.Lease | say.Skip | say.FetchCenter | say.FetchDonation | say.Metrics | say.Goodbye,
+        message: say.FromParticleMessage,
         tensors: Mapping[str, torch.Tensor],
     ) -> Future[None]:
         saying = connection.say(message, tensors)

@@ -164,6 +164,8 @@ class Hub:
                 self._lease(peer, message)
             case say.Skip():
                 swarm.units.skip(peer.index, message.stream, unpack(message.units))
+            case say.Release():
+                swarm.units.release(peer.index, unpack(message.units))
             case say.FetchCenter():
                 now = swarm.center.now if swarm.center is not None else None
                 tensors = now.weights if now is not None else {}

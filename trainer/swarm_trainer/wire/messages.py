@@ -10,6 +10,7 @@ Push (+ tensors)                ->
 Lease                           ->                           units of work for a pass over the data
                                 <-      Leased               at once; without any, the pass is over
 Skip                            ->                           the script left the pass early
+Release                         ->                           the steps of some units are lost
 FetchCenter                     ->
                                 <-      Center (+ tensors)
 FetchDonation                   ->                           a newcomer, where the Welcome says so
@@ -117,6 +118,13 @@ class Skip(_Message):
     """Leased for this pass, and not trained."""
 
 
+class Release(_Message):
+    """Units whose training is in no weights any more: they are free for anybody."""
+
+    kind: Literal["release"] = "release"
+    units: tuple[Units, ...]
+
+
 class FetchCenter(_Message):
     """Asks for the center as it is now."""
 
@@ -185,7 +193,18 @@ class Goodbye(_Message):
 
 
 FromParticleMessage = (
-    Attach | State | Push | Lease | Skip | FetchCenter | FetchDonation | Donation | Heartbeat | Metrics | Goodbye
+    Attach
+    | State
+    | Push
+    | Lease
+    | Skip
+    | Release
+    | FetchCenter
+    | FetchDonation
+    | Donation
+    | Heartbeat
+    | Metrics
+    | Goodbye
 )
 
 
