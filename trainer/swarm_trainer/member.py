@@ -33,7 +33,7 @@ _LEAST_WINDOW = 8
 """Units that a particle has in hand, at least."""
 _GOODBYE_SECONDS = 5.0
 _REUNION_SECONDS = 60.0
-"""How long a particle that has finished waits for a synchronizer that is away, to give it its last steps."""
+"""How long a particle that has finished waits for a synchronizer that is away or holds pushes, with its last steps."""
 
 
 class Member(Particle):
@@ -195,7 +195,9 @@ class Member(Particle):
             self._done = True
             self._tell_what_was_left()
             with self._ending_when_refused():
-                self._exchange.rest(patience=_REUNION_SECONDS)
+                merged = self._exchange.rest(patience=_REUNION_SECONDS)
+            if not merged:
+                self._session.lose()
             self._say_goodbye(finished=True)
 
     def _say_goodbye(self, *, finished: bool) -> None:
