@@ -422,6 +422,35 @@ def test_one_that_finished_and_went_counts_as_there_for_the_next_synchronizer_wh
     assert second.hub.report().progress == 0.5 + 0.5
 
 
+def test_a_goodbye_whose_answer_does_not_come_is_said_again(world: World) -> None:
+    synchronizer = world.synchronizer(replicas=2)
+    cable = world.cable()
+    particle, other = world.particle(0, cable=cable), world.particle(1)
+    for attaching in [particle.attaching(), other.attaching()]:
+        attaching.result(SECONDS)
+    goodbye = say.Goodbye(finished=True, progress=say.Progress())
+    cable.hold()
+    parting = world._threads.submit(particle.session.part, goodbye, patience=SECONDS)
+    synchronizer.until_presence(0, Presence.FINISHED)
+    with pytest.raises(TimeoutError):
+        parting.result(0.3)
+    cable.cut()
+    assert parting.result(SECONDS)
+
+
+@pytest.mark.parametrize("told_to_end", [False, True])
+def test_whoever_parts_from_nobody_waits_as_long_as_it_has_patience(world: World, told_to_end: bool) -> None:
+    synchronizer = world.synchronizer(replicas=1)
+    (particle,) = particles = world.particles(1)
+    away(particles, synchronizer)
+    goodbye = say.Goodbye(finished=True, progress=say.Progress())
+    patience = SECONDS if told_to_end else 0.3
+    began = time.monotonic()
+    assert not particle.session.part(goodbye, patience=patience, until=lambda: told_to_end)
+    assert told_to_end or time.monotonic() - began >= patience
+    assert time.monotonic() - began < SECONDS / 2
+
+
 def test_one_that_finished_is_finished_for_the_next_synchronizer_too(world: World) -> None:
     first = world.synchronizer(replicas=2)
     particles = world.particles(2)

@@ -180,6 +180,7 @@ class Hub:
                 self._note_progress(peer, message.progress)
                 if message.finished:
                     self._finished(peer)
+                    swarm.answer(peer, say.Farewell())
                 elif peer.admitted:
                     swarm.ledger[peer.index].presence = Presence.ATTACHED
                 return message.finished

@@ -17,7 +17,9 @@ FetchDonation                   ->                           a newcomer, where t
                                 <-      Donate               to one of the others: the donor
 Donation (+ tensors)            ->
                                 <-      Donation (+ tensors) to the newcomer, from the donor, or with a problem
-Heartbeat, Metrics, Goodbye     ->
+Heartbeat, Metrics              ->
+Goodbye                         ->                           finished, or not
+                                <-      Farewell             to one that has finished
                                 <-      Alive, Stop
 
 A message that announces tensors is followed by exactly those on the link, in that order. Vectors named `buffers`
@@ -305,6 +307,12 @@ class Alive(_Message):
     kind: Literal["alive"] = "alive"
 
 
+class Farewell(_Message):
+    """Answers a Goodbye that says finished: it is known."""
+
+    kind: Literal["farewell"] = "farewell"
+
+
 class Stop(_Message):
     """The training cannot go on."""
 
@@ -312,7 +320,7 @@ class Stop(_Message):
     message: str
 
 
-FromSynchronizerMessage = SendState | Welcome | Reply | Leased | Center | Donate | Donation | Alive | Stop
+FromSynchronizerMessage = SendState | Welcome | Reply | Leased | Center | Donate | Donation | Alive | Farewell | Stop
 
 
 class FromSynchronizer(RootModel[FromSynchronizerMessage]):
