@@ -187,6 +187,37 @@ def test_particles_that_reach_the_end_while_there_is_no_synchronizer_give_the_ne
         assert {line["particle"] for line in swarm.history("finished")} == {0, 1}
 
 
+AT_THE_END = """
+if step == 6:
+    say(waits=True)
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+"""
+
+
+def test_particles_that_have_finished_wait_for_a_synchronizer_to_know_and_to_have_their_model(tmp_path: Path) -> None:
+    always = Algorithm(name=AlgorithmName.LOCAL_SGD, sync_period=1)
+    script = training(one_pass=True, after_step=AT_THE_END)
+    with swarm_of(tmp_path, script, replicas=2, algorithm=always, sync=Sync()) as swarm:
+        first = swarm.synchronizer()
+        particles = [swarm.particle(index) for index in range(2)]
+        names = ["particle-0-1", "particle-1-1"]
+        eventually(lambda: all({"waits": True} in swarm.said(name) for name in names), "all their steps are merged")
+        first.signal(signal.SIGKILL)
+        first.wait()
+        for name in names:
+            eventually(lambda name=name: "no synchronizer" in swarm.log(name), "it misses the synchronizer")
+        swarm.touch("go")
+        time.sleep(1.0)
+        assert not any("done" in swarm.log(name) for name in names)
+        second = swarm.synchronizer(2)
+        assert swarm.ended(second) == 0
+        assert [particle.wait() for particle in particles] == [0, 0]
+        assert "center rebuilt from particles [0, 1]" in swarm.log("synchronizer-2")
+        assert {line["particle"] for line in swarm.history("finished")} == {0, 1}
+        assert "weight" in swarm.model()
+
+
 def test_a_frozen_particle_holds_nobody_up_and_goes_on_or_is_fenced_when_it_wakes(tmp_path: Path) -> None:
     with swarm_of(tmp_path, training(), replicas=3, algorithm=PSOPS, sync=Sync()) as swarm:
         synchronizer = swarm.synchronizer()

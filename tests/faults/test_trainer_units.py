@@ -1,13 +1,14 @@
 """Which samples were trained, as the particles themselves write them down before every step."""
 
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from support.processes import Processes, swarm_of
+from support.processes import Processes, eventually, swarm_of
 from support.scripts import training
 from swarm_api.algorithm import Algorithm, AlgorithmName
 from swarm_api.job import Sync
@@ -154,6 +155,40 @@ def test_the_last_particles_replacement_trains_what_it_left_when_all_others_have
         counts = trained(swarm, ["particle-0-1", "particle-1-2"], 0)
         assert counts == Counter(range(SAMPLES))
         assert len(batches(swarm, "particle-1-2", 0)) < SAMPLES // BATCH // 2, "most of it was trained by the idle one"
+
+
+IMPATIENT = "swarm.member._REUNION_SECONDS = 1.0"
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_a_particle_whose_pushes_are_held_at_its_end_waits_or_leaves_its_last_batches_to_others(
+    tmp_path: Path, patient: bool
+) -> None:
+    script = training(one_pass=True, pause=0.005, setup=NUMBERED + ("" if patient else IMPATIENT), before_step=WRITE)
+    algorithm = Algorithm(name=AlgorithmName.LOCAL_SGD, sync_period=PERIOD)
+    with swarm_of(tmp_path, script, replicas=2, min_replicas=2, algorithm=algorithm, sync=Sync()) as swarm:
+        synchronizer = swarm.synchronizer()
+        particles = [swarm.particle(index) for index in range(2)]
+        swarm.trains_on("particle-0-1", "particle-1-1", steps=20)
+        particles[1].signal(signal.SIGKILL)
+        swarm.until_presence(1, Presence.DETACHED)
+        held = swarm.round()
+        names = ["particle-0-1", "particle-1-1"]
+        eventually(lambda: len(trained(swarm, names, 0)) == SAMPLES, "nothing is left to train")
+        if patient:
+            time.sleep(2.0)
+            assert particles[0].poll() is None
+        else:
+            swarm.until_presence(0, Presence.FINISHED)
+            assert "steps are lost: fewer than minReplicas particles are there" in swarm.log("particle-0-1")
+        assert swarm.round() == held
+        particles[1] = swarm.particle(1, incarnation=2)
+        assert swarm.ended(synchronizer) == 0
+        assert [particle.wait() for particle in particles] == [0, 0]
+        assert ("steps are lost" in swarm.log("particle-0-1")) is not patient
+        assert (len(batches(swarm, "particle-1-2", 0)) > 0) is not patient
+        assert swarm.history("round")[-1]["samples"] == SAMPLES
+        assert "were not trained" not in swarm.log("synchronizer-1")
 
 
 LEAVES = """

@@ -1,6 +1,7 @@
 """One particle's side of a swarm algorithm: when to exchange, what to push, and how to apply what comes back."""
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -100,18 +101,27 @@ class Exchange:
             self.now()
         self._begin_step()
 
-    def rest(self, *, patience: float = 0.0) -> None:
+    def rest(self, *, patience: float = 0.0) -> bool:
         """At the end: push the steps since the last merge, that nothing is lost.
 
         Args:
-            patience: Seconds to wait for a synchronizer that is not there.
+            patience: Seconds to wait for a synchronizer that is not there, or that holds the push.
+
+        Returns:
+            Whether all steps are merged; else it is said how many are lost.
         """
         deadline = time.monotonic() + patience
         while self._unmerged and not self.now():
-            if not self._session.wait_attached(deadline - time.monotonic()):
-                log.warning("no synchronizer to push the last %d steps to", self._unmerged)
+            left = deadline - time.monotonic()
+            if left <= 0 or self._hopeless:
+                log.warning("the last %d steps are lost: %s", self._unmerged, self._obstacle)
                 break
+            if self._session.attached:
+                time.sleep(min(left, _PAUSE_SECONDS))
+            else:
+                self._session.wait_attached(left)
         self._let_go()
+        return not self._unmerged
 
     @property
     def alone_too_long(self) -> bool:
@@ -130,7 +140,7 @@ class Exchange:
         """Between two steps: exchange once. Without a synchronizer, or below minReplicas, the particle just trains on.
 
         Returns:
-            Whether a synchronizer answered, or there is nothing to push any more.
+            Whether all steps are merged. A push that was held, or that nobody answered, is made again later.
 
         Raises:
             UnsupportedModelError: The weights are no longer what was attached.
@@ -140,10 +150,8 @@ class Exchange:
             self._catch_up()
             if not self._unmerged:
                 return True
-            if not self._push():
-                return False
-            if self._coming is None:
-                return True
+            if not self._push() or self._coming is None:
+                return not self._unmerged
 
     @property
     def period(self) -> int:
@@ -158,6 +166,18 @@ class Exchange:
     def _unmerged(self) -> int:
         """Steps that no commit knows of yet."""
         return self._session.position.step - self._step_at_merge
+
+    @property
+    def _hopeless(self) -> bool:
+        """Whether the held push has no finite loss, which the algorithm needs: no wait will give it one."""
+        held = self._fitness if self._pending is None and not self.meter.heard else None
+        return self._algorithm.needs_fitness and held is not None and not math.isfinite(held.mean)
+
+    @property
+    def _obstacle(self) -> str:
+        if self._hopeless:
+            return "they have no finite loss"
+        return "fewer than minReplicas particles are there" if self._session.attached else "there is no synchronizer"
 
     def _push(self) -> bool:
         """Push and apply the answer; whether there was one."""
@@ -241,7 +261,8 @@ class Exchange:
                 x.copy_(tensors[vectors.X])
                 self._state = self._algorithm.particle_state(x)
                 self._recover()
-                self._session.leases.refused(pushed.units)
+                # Also what was trained while the answer was on its way.
+                self._session.lose()
                 merged_at = self._session.position.step, self._session.position.samples
         self._step_at_merge, self._samples_at_merge = merged_at
         if reply.settings is None:

@@ -23,7 +23,7 @@ T = TypeVar("T")
 class Said:
     """Something the training thread waits for."""
 
-    message: say.Welcome | say.Reply | say.Center | say.Donation
+    message: say.Welcome | say.Reply | say.Center | say.Donation | say.Farewell
     tensors: Tensors
 
 

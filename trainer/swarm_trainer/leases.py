@@ -155,10 +155,13 @@ class Leases:
             while len(self._done) > _REMEMBERED:
                 del self._done[next(iter(self._done))]
 
-    def refused(self, units: Iterable[Units]) -> None:
-        """A push that said so was refused, and its steps are lost."""
+    def lose(self) -> tuple[Units, ...]:
+        """What was trained and is in no committed push is lost with the weights: others may train it."""
         with self._lock:
-            self._forget(units)
+            lost = pack(self._trained + self._training)
+            self._training = []
+            self._forget(lost)
+            return lost
 
     def work(self) -> Work:
         """What a synchronizer needs to know when this particle attaches again."""

@@ -1,6 +1,7 @@
 """A particle that belongs to a swarm."""
 
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -33,7 +34,7 @@ _LEAST_WINDOW = 8
 """Units that a particle has in hand, at least."""
 _GOODBYE_SECONDS = 5.0
 _REUNION_SECONDS = 60.0
-"""How long a particle that has finished waits for a synchronizer that is away, to give it its last steps."""
+"""How long a particle that has finished waits for a synchronizer to merge its last steps and to know of its end."""
 
 
 class Member(Particle):
@@ -185,7 +186,7 @@ class Member(Particle):
                 self._exchange.wait_for_the_swarm()
             if self._ending.asked:
                 self._exchange.rest()
-                self._say_goodbye(finished=False)
+                self._leave()
         if self._ending.asked:
             self._ending.obey()
 
@@ -194,19 +195,28 @@ class Member(Particle):
         if not self._done:
             self._done = True
             self._tell_what_was_left()
+            deadline = time.monotonic() + _REUNION_SECONDS
             with self._ending_when_refused():
-                self._exchange.rest(patience=_REUNION_SECONDS)
-            self._say_goodbye(finished=True)
+                merged = self._exchange.rest(patience=_REUNION_SECONDS)
+                if not merged:
+                    self._session.lose()
+                left = max(_GOODBYE_SECONDS, deadline - time.monotonic())
+                if not self._session.part(
+                    self._goodbye(finished=True), patience=left, until=lambda: self._ending.asked
+                ):
+                    log.warning("no synchronizer knows that this particle has finished")
 
-    def _say_goodbye(self, *, finished: bool) -> None:
-        goodbye = Goodbye(finished=finished, progress=self._session.position.progress())
-        self._session.tell(goodbye, timeout=_GOODBYE_SECONDS)
+    def _leave(self) -> None:
+        self._session.tell(self._goodbye(finished=False), timeout=_GOODBYE_SECONDS)
+
+    def _goodbye(self, *, finished: bool) -> Goodbye:
+        return Goodbye(finished=finished, progress=self._session.position.progress())
 
     def _at_exit(self) -> None:
         if not self._ending.failed:
             self._finish()
         elif self._done:
-            self._say_goodbye(finished=False)  # After its last epoch it said that it had.
+            self._leave()  # After its last epoch it said that it had.
         self._session.close()
 
     @contextmanager

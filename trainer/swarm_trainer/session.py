@@ -32,6 +32,7 @@ M = TypeVar("M", say.Center, say.Donation)
 
 _FIRST_RETRY, _LAST_RETRY = 0.1, 1.0
 _LOOK_SECONDS = 0.2
+_SAYING_SECONDS = 5.0
 
 
 class Session:
@@ -64,7 +65,10 @@ class Session:
         """Of the newest synchronizer that was met."""
         self._pending: int | None = None
         """Sequence of a push that may have left and whose reply has not come whole."""
-        self._farewell: say.Goodbye | None = None
+        self._goodbye: say.Goodbye | None = None
+        """That the particle has finished, for every synchronizer to come."""
+        self._dismissed = False
+        """A synchronizer has answered that."""
         self._rooms: Tensors = {}
         self._giving: asyncio.Task[None] | None = None
         self._heartbeat_seconds = 1.0
@@ -169,13 +173,20 @@ class Session:
         """
         return self._fetch(say.FetchDonation(), say.Donation)
 
-    def tell(self, message: say.Metrics | say.Skip | say.Goodbye, *, timeout: float | None = None) -> None:
+    def lose(self) -> None:
+        """What was trained since the last committed push is in no weights any more: let others train it."""
+        if lost := self.leases.lose():
+            self.tell(say.Release(units=lost))
+
+    def tell(
+        self, message: say.Metrics | say.Skip | say.Release | say.Goodbye, *, timeout: float | None = None
+    ) -> None:
         """Say something that has no answer; without a synchronizer it is lost. timeout: wait until it is said.
 
-        That the particle has finished is said again to every synchronizer to come, until it is taken back.
+        That the particle has finished is said by `part`, and taken back here.
         """
         if isinstance(message, say.Goodbye):
-            self._farewell = message if message.finished else None
+            self._goodbye = message if message.finished else None
         connection = self._connection
         if connection is not None:
             said = self._ask(connection, message, {})
@@ -183,8 +194,26 @@ class Session:
                 with contextlib.suppress(TimeoutError, CancelledError, LinkError):
                     said.result(timeout)
 
+    def part(self, goodbye: say.Goodbye, *, patience: float, until: Callable[[], bool] = lambda: False) -> bool:
+        """Say that the particle has finished, and wait until a synchronizer knows; returns whether one does.
+
+        Args:
+            goodbye: To this synchronizer, and to the next ones.
+            patience: Seconds to wait.
+            until: Ends that patience.
+
+        Raises:
+            RefusedError: This particle was replaced; it must end.
+        """
+        deadline = time.monotonic() + patience
+        self._dismissed = False
+        self.tell(goodbye, timeout=_SAYING_SECONDS)
+        while not self._dismissed and not until() and (left := deadline - time.monotonic()) > 0:
+            self._inbox.look_for(min(left, _LOOK_SECONDS))
+        return self._dismissed
+
     def close(self) -> None:
-        """Leave without a word; see `tell` for a goodbye."""
+        """Leave without a word; see `part` for a goodbye."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._cancel)
             self._thread.join(timeout=5.0)
@@ -202,7 +231,7 @@ class Session:
     def _ask(
         self,
         connection: Connection,
-        message: say.Push | say.Lease | say.Skip | say.FetchCenter | say.FetchDonation | say.Metrics | say.Goodbye,
+        message: say.FromParticleMessage,
         tensors: Mapping[str, torch.Tensor],
     ) -> Future[None]:
         saying = connection.say(message, tensors)
@@ -299,6 +328,9 @@ class Session:
             case say.Donation():
                 rooms = donation_rooms(self._schema, message)
                 self._inbox.put(Said(message, await connection.take(message.tensors, rooms.__getitem__)))
+            case say.Farewell():
+                self._dismissed = True
+                self._inbox.put(Said(message, {}))
             case say.Stop():
                 raise RefusedError("Stopped", message.message)
             case say.Alive():
@@ -319,8 +351,8 @@ class Session:
             # And in this one: who hears its first welcome is attached, and may ask for units and a donation.
             self._connection, self._welcomed = connection, True
             self._inbox.put(Said(welcome, tensors))
-        if self._farewell is not None:
-            await connection.say(self._farewell)
+        if self._goodbye is not None:
+            await connection.say(self._goodbye)
 
     async def _give(self, connection: Connection) -> None:
         donation, tensors = await self._inbox.between_steps(self._donate)

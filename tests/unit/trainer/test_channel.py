@@ -16,6 +16,7 @@ from swarm_api.algorithm import Algorithm, AlgorithmName
 from swarm_trainer.errors import LinkError
 from swarm_trainer.wire import messages as say
 from swarm_trainer.wire.channel import HANDSHAKE_LIMIT, MESSAGE_LIMIT, Channel
+from swarm_trainer.wire.units import Span, Stream, Units
 
 
 class Text(BaseModel):
@@ -126,6 +127,7 @@ FROM_PARTICLE = [
         tensors=("x",),
         progress=PROGRESS,
     ),
+    say.Release(units=(Units(stream=Stream(1, 0, 8), spans=(Span(1, 8, 2),)),)),
     say.FetchCenter(),
     say.Heartbeat(progress=PROGRESS),
     say.Metrics(of="center", values={"accuracy": 0.5, "loss": -math.inf}),
@@ -140,6 +142,7 @@ FROM_SYNCHRONIZER = [
     say.Reply(sequence=2, status=say.ReplyStatus.MERGED, round=4, leader=1, replicas=4, numbers={"draw": 2.0**53 - 1}),
     say.Center(round=4, tensors=("x", "buffers")),
     say.Alive(),
+    say.Farewell(),
     say.Stop(message="no"),
 ]
 

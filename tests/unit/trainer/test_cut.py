@@ -22,6 +22,7 @@ from swarm_trainer.synchronizer.center import Center
 from swarm_trainer.vectors import Tensors, X, room
 from swarm_trainer.weights import FlatWeights
 from swarm_trainer.wire import messages as say
+from swarm_trainer.wire.units import Span, Stream
 from unit.trainer.in_process import SECONDS, Synchronizer, Training, World, a_push
 
 WIDTH = 20_000
@@ -285,3 +286,43 @@ def test_a_new_synchronizer_merges_a_pending_push_only_if_its_checkpoint_has_not
     training.exchange.rest(patience=SECONDS)
     assert (second.reported(0).step, contributions(second)) == (8, 4 if keeps else 1)
     assert second.hub._swarm.ledger.samples == 0
+
+
+def test_a_refusal_that_is_heard_late_frees_all_that_was_trained_on_weights_that_were_no_numbers(world: World) -> None:
+    synchronizer = world.synchronizer(replicas=1, algorithm=COUNTING)
+    cable = world.cable()
+    model = nn.Linear(3, 1)
+    particle = world.particle(0, model=model, cable=cable)
+    training = Training(particle, model, torch.optim.SGD(model.parameters(), lr=RATE), particle.attach())
+    leases = particle.session.leases
+    begun = leases.begin(Stream(0, 0, 8), window=8)
+
+    def lease() -> list[int]:
+        particle.session.ask(begun, say.Lease(stream=begun.stream, count=8, calls=(Span(0, 1, 1),)))
+        leases.wait(begun)
+        return [unit.number for unit in begun.ready]
+
+    def train(*gradients: float) -> None:
+        with torch.no_grad():
+            for gradient in gradients:
+                unit = leases.draw(begun)
+                assert unit is not None
+                assert leases.start(begun, unit)
+                training.step(gradient)
+
+    assert lease() == list(range(8))
+    train(GRADIENT, GRADIENT)
+    cable.hold()
+    going = world._threads.submit(train, GRADIENT, math.nan)
+    synchronizer.until(lambda: synchronizer.reported(0).refused, "refused")
+    there = world.address_file.read_text()
+    world.address_file.write_text('{"address": "nowhere"}')
+    cable.cut()
+    going.result(SECONDS)
+    train(GRADIENT, GRADIENT)  # Alone.
+    world.address_file.write_text(there)
+    synchronizer.until(lambda: particle.session.attached, "back")
+    train(GRADIENT)  # And hears of it.
+    assert training.x.isfinite().all()
+    assert lease() == [7, 2, 3, 4, 5, 6]
+    assert synchronizer.hub._swarm.units.left == 6

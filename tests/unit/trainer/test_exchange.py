@@ -1,6 +1,7 @@
 """One particle's side of an exchange, with a real session and a synchronizer in this process."""
 
 import math
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -10,6 +11,7 @@ from torch.optim import SGD, Adagrad, Adam, Optimizer
 
 from swarm_api.algorithm import Algorithm, AlgorithmName
 from swarm_api.job import Sync
+from swarm_api.report import Presence
 from swarm_trainer.vectors import X
 from unit.trainer.in_process import SECONDS, Training, World
 
@@ -85,6 +87,38 @@ def test_at_the_end_the_last_steps_wait_for_a_synchronizer_that_is_away(world: W
     assert (report.contributions, report.step, report.loss) == (1, 4, 1.0)
     training.exchange.rest(patience=SECONDS)
     assert second.reported(0).contributions == 1, "nothing is pushed twice"
+
+
+def test_at_the_end_a_held_push_is_made_again_until_enough_particles_are_there(world: World) -> None:
+    synchronizer = world.synchronizer(replicas=2, min_replicas=2, algorithm=LOCAL_SGD)
+    second = world.particle(1, model=nn.Linear(3, 2, dtype=torch.float64))
+    attaching = second.attaching()
+    training = a_training(world)
+    attaching.result(SECONDS)
+    second.session.close()
+    synchronizer.until_presence(1, Presence.DETACHED)
+    training.step()
+    assert not training.exchange.rest()
+    resting = world._threads.submit(training.exchange.rest, patience=SECONDS)
+    with pytest.raises(TimeoutError):
+        resting.result(0.5)
+    world.particle(1, incarnation=2, model=nn.Linear(3, 2, dtype=torch.float64)).attach()
+    assert resting.result(SECONDS)
+    assert synchronizer.reported(0).contributions == 1
+
+
+def test_at_the_end_nobody_waits_for_a_merge_of_steps_without_a_finite_loss(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    algorithm = Algorithm(name=AlgorithmName.PSOPS, sync_period=2)
+    world.synchronizer(replicas=2, algorithm=algorithm, finished=(1,))
+    training = a_training(world)
+    training.exchange.meter.add(math.nan)
+    training.step()
+    began = time.monotonic()
+    assert not training.exchange.rest(patience=SECONDS)
+    assert time.monotonic() - began < SECONDS / 2
+    assert "the last 1 steps are lost: they have no finite loss" in caplog.text
 
 
 def test_a_particle_alone_for_too_long_is_told_so_until_a_push_merges(world: World) -> None:

@@ -397,6 +397,26 @@ def test_one_whose_loss_is_not_finite_does_not_fail_a_job_whose_others_are_away(
     assert not synchronizer.ended.done()
 
 
+def test_one_whose_loss_is_not_finite_does_not_fail_a_job_before_the_others_brought_theirs(world: World) -> None:
+    first = world.synchronizer(replicas=2, algorithm=PSOPS, sync=Sync(grace_milliseconds=50, quorum=1))
+    healthy, ill = particles = world.particles(2)
+    assert ill.push(5.0, fitness=math.nan)[0].status is HELD
+    assert meanwhile(ill, 5.0, healthy.pushing(1.0), fitness=math.nan)[0].status is MERGED
+    away(particles, first)
+    second = world.synchronizer(replicas=2, algorithm=PSOPS, sync=Sync(grace_milliseconds=50, quorum=1))
+    until_attached(*particles)
+    assert ill.push(5.0, fitness=math.nan)[0].status is HELD
+    assert not second.ended.done()
+
+
+def test_one_without_a_finite_loss_does_not_fail_a_job_whose_others_finished_before_a_restart(world: World) -> None:
+    synchronizer = world.synchronizer(replicas=2, algorithm=PSOPS, finished=(0,))
+    ill = world.particle(1)
+    ill.attach()
+    assert ill.push(5.0, fitness=math.nan)[0].status is HELD
+    assert not synchronizer.ended.done()
+
+
 def test_the_last_one_to_finish_may_have_no_finite_loss(world: World) -> None:
     synchronizer = world.synchronizer(replicas=2, algorithm=PSOPS)
     healthy, ill = world.particles(2)
@@ -465,6 +485,35 @@ def test_one_that_finished_and_went_counts_as_there_for_the_next_synchronizer_wh
     particle.session.close()
     second.ended.result(SECONDS)
     assert second.hub.report().progress == 0.5 + 0.5
+
+
+def test_a_goodbye_whose_answer_does_not_come_is_said_again(world: World) -> None:
+    synchronizer = world.synchronizer(replicas=2)
+    cable = world.cable()
+    particle, other = world.particle(0, cable=cable), world.particle(1)
+    for attaching in [particle.attaching(), other.attaching()]:
+        attaching.result(SECONDS)
+    goodbye = say.Goodbye(finished=True, progress=say.Progress())
+    cable.hold()
+    parting = world._threads.submit(particle.session.part, goodbye, patience=SECONDS)
+    synchronizer.until_presence(0, Presence.FINISHED)
+    with pytest.raises(TimeoutError):
+        parting.result(0.3)
+    cable.cut()
+    assert parting.result(SECONDS)
+
+
+@pytest.mark.parametrize("told_to_end", [False, True])
+def test_whoever_parts_from_nobody_waits_as_long_as_it_has_patience(world: World, told_to_end: bool) -> None:
+    synchronizer = world.synchronizer(replicas=1)
+    (particle,) = particles = world.particles(1)
+    away(particles, synchronizer)
+    goodbye = say.Goodbye(finished=True, progress=say.Progress())
+    patience = SECONDS if told_to_end else 0.3
+    began = time.monotonic()
+    assert not particle.session.part(goodbye, patience=patience, until=lambda: told_to_end)
+    assert told_to_end or time.monotonic() - began >= patience
+    assert time.monotonic() - began < SECONDS / 2
 
 
 def test_one_that_finished_is_finished_for_the_next_synchronizer_too(world: World) -> None:

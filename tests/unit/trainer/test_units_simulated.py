@@ -43,6 +43,8 @@ class Trainer:
         self.leases = Waiting(index, self)
         self.attached = True
         self.steps = 0
+        self.refused = False
+        """Its last push was, and it has not heard of that."""
         self.answer: tuple[Stream, tuple[Units, ...]] | None = None
         self._loader: Iterator[Unit] | None = None
 
@@ -176,7 +178,19 @@ class World:
         if trainer is not None and trainer.attached:
             units = trainer.leases.trained()
             self.given_up |= set(self.table.refuse(index, unpack(units)))
-            trainer.leases.refused(units)
+            self.lose(trainer)
+
+    def refuse_late(self, index: int) -> None:
+        """The connection is cut before the answer, which the particle hears some time after its return."""
+        trainer = self.trainers.get(index)
+        if trainer is not None and trainer.attached:
+            self.given_up |= set(self.table.refuse(index, unpack(trainer.leases.trained())))
+            trainer.refused = True
+            self.cut(index)
+
+    def lose(self, trainer: Trainer) -> None:
+        self.table.release(trainer.index, unpack(trainer.leases.lose()))
+        trainer.refused = False
 
     def slow_down(self, index: int) -> None:
         self.slow ^= {index}
@@ -233,6 +247,8 @@ class World:
     def push(self, trainer: Trainer) -> None:
         if trainer.attached:
             trainer.hear()
+            if trainer.refused:
+                self.lose(trainer)
             units = trainer.leases.trained()
             self.committed |= set(unpack(units))
             self.table.commit(unpack(units))
@@ -255,7 +271,7 @@ CONNECTED = [
     st.tuples(st.just("refuse"), INDICES),
     st.tuples(st.just("scale"), st.integers(1, 6)),
 ]
-CUTS = [st.tuples(st.just("cut"), INDICES), st.tuples(st.just("back"), INDICES)]
+CUTS = [st.tuples(st.just(event), INDICES) for event in ("cut", "refuse_late", "back")]
 RESTARTS = [st.tuples(st.just("remember")), st.tuples(st.just("restart"))]
 
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 import torch
 
@@ -148,9 +148,7 @@ class Commits:
         except (NoFitnessError, asyncio.CancelledError) as error:
             for index, push in pushes.items():
                 swarm.units.take_back(index, unpack(push.units))
-            # Where losses were reported before, those of others who are away or have finished were finite.
-            hopeless = swarm.best is None or swarm.wanted <= deliveries.keys()
-            if hopeless or isinstance(error, asyncio.CancelledError):
+            if isinstance(error, asyncio.CancelledError) or self._hopeless(deliveries):
                 raise
             log.warning("%s", error)
             self._hold(decision)
@@ -167,6 +165,15 @@ class Commits:
         swarm.rounds.answered(decision, time.monotonic())
         self._note(deliveries)
         self._committed()
+
+    def _hopeless(self, deliveries: Container[int]) -> bool:
+        """Whether nobody is left to hope for, now that these have no finite loss.
+
+        Where losses were reported before, those of others who are away or have finished were finite.
+        """
+        swarm = self._swarm
+        known = swarm.best is not None or swarm.wanted - swarm.unfinished
+        return all(index in deliveries for index in (swarm.wanted if known else swarm.training))
 
     def _note(self, deliveries: Mapping[int, Delivery]) -> None:
         swarm = self._swarm

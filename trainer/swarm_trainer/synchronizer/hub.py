@@ -178,6 +178,8 @@ class Hub:
                 self._lease(peer, message)
             case say.Skip():
                 swarm.units.skip(peer.index, message.stream, unpack(message.units))
+            case say.Release():
+                swarm.units.release(peer.index, unpack(message.units))
             case say.FetchCenter():
                 now = swarm.center.now if swarm.center is not None else None
                 tensors = now.weights if now is not None else {}
@@ -192,6 +194,7 @@ class Hub:
                 self._note_progress(peer, message.progress)
                 if message.finished:
                     self._finished(peer)
+                    swarm.answer(peer, say.Farewell())
                 elif peer.admitted:
                     swarm.ledger[peer.index].presence = Presence.ATTACHED
                 return message.finished

@@ -86,6 +86,11 @@ class Swarm:
         awaited = self.wanted - frozenset(self.settings.finished)
         return awaited - self.ledger.finished()
 
+    @property
+    def training(self) -> frozenset[int]:
+        """Members that are attached and have not finished."""
+        return frozenset(index for index, peer in self.peers.items() if peer.admitted) - self.ledger.finished()
+
     def use(self, settings: Settings, algorithm: Algorithm) -> None:
         """These hold from now on."""
         self.settings, self.algorithm = settings, algorithm

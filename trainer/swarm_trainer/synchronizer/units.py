@@ -130,11 +130,15 @@ class Table:
         self._finish_units(hopeless)
         return hopeless
 
-    def skip(self, index: int, stream: Stream, untrained: Iterable[Unit]) -> None:
-        """The script left its loop over the stream: it gives up its share, and returns what is of others'."""
-        for unit in untrained:
+    def release(self, index: int, units: Iterable[Unit]) -> None:
+        """Of these, what this particle holds is in no weights any more: it is free."""
+        for unit in units:
             if self._holder(unit) == index:
                 self._set(self._streams[unit.stream], unit.number, _FREE)
+
+    def skip(self, index: int, stream: Stream, untrained: Iterable[Unit]) -> None:
+        """The script left its loop over the stream: it gives up its share, and returns what is of others'."""
+        self.release(index, untrained)
         self._give_up(stream, index)
 
     def returned(self, index: int, work: Work) -> list[Unit]:

@@ -10,13 +10,16 @@ Push (+ tensors)                ->
 Lease                           ->                           units of work for a pass over the data
                                 <-      Leased               at once; without any, the pass is over
 Skip                            ->                           the script left the pass early
+Release                         ->                           the steps of some units are lost
 FetchCenter                     ->
                                 <-      Center (+ tensors)
 FetchDonation                   ->                           a newcomer, where the Welcome says so
                                 <-      Donate               to one of the others: the donor
 Donation (+ tensors)            ->
                                 <-      Donation (+ tensors) to the newcomer, from the donor, or with a problem
-Heartbeat, Metrics, Goodbye     ->
+Heartbeat, Metrics              ->
+Goodbye                         ->                           finished, or not
+                                <-      Farewell             to one that has finished
                                 <-      Alive, Stop
 
 A message that announces tensors is followed by exactly those on the link, in that order. Vectors named `buffers`
@@ -117,6 +120,13 @@ class Skip(_Message):
     """Leased for this pass, and not trained."""
 
 
+class Release(_Message):
+    """Units whose training is in no weights any more: they are free for anybody."""
+
+    kind: Literal["release"] = "release"
+    units: tuple[Units, ...]
+
+
 class FetchCenter(_Message):
     """Asks for the center as it is now."""
 
@@ -185,7 +195,18 @@ class Goodbye(_Message):
 
 
 FromParticleMessage = (
-    Attach | State | Push | Lease | Skip | FetchCenter | FetchDonation | Donation | Heartbeat | Metrics | Goodbye
+    Attach
+    | State
+    | Push
+    | Lease
+    | Skip
+    | Release
+    | FetchCenter
+    | FetchDonation
+    | Donation
+    | Heartbeat
+    | Metrics
+    | Goodbye
 )
 
 
@@ -286,6 +307,12 @@ class Alive(_Message):
     kind: Literal["alive"] = "alive"
 
 
+class Farewell(_Message):
+    """Answers a Goodbye that says finished: it is known."""
+
+    kind: Literal["farewell"] = "farewell"
+
+
 class Stop(_Message):
     """The training cannot go on."""
 
@@ -293,7 +320,7 @@ class Stop(_Message):
     message: str
 
 
-FromSynchronizerMessage = SendState | Welcome | Reply | Leased | Center | Donate | Donation | Alive | Stop
+FromSynchronizerMessage = SendState | Welcome | Reply | Leased | Center | Donate | Donation | Alive | Farewell | Stop
 
 
 class FromSynchronizer(RootModel[FromSynchronizerMessage]):
