@@ -324,7 +324,7 @@ class Session:
 
     async def _give(self, connection: Connection) -> None:
         donation, tensors = await self._inbox.between_steps(self._donate)
-        with contextlib.suppress(LinkError), connection.occupied():
+        with contextlib.suppress(LinkError):
             await connection.say(donation, tensors)
 
     def _fresh(self, name: str) -> torch.Tensor:
