@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -100,15 +100,16 @@ class Exchange:
             self.now()
         self._begin_step()
 
-    def rest(self, *, patience: float = 0.0) -> None:
+    def rest(self, *, patience: float = 0.0, until: Callable[[], bool] = lambda: False) -> None:
         """At the end: push the steps since the last merge, that nothing is lost.
 
         Args:
             patience: Seconds to wait for a synchronizer that is not there.
+            until: Ends that patience.
         """
         deadline = time.monotonic() + patience
         while self._unmerged and not self.now():
-            if not self._session.wait_attached(deadline - time.monotonic()):
+            if not self._session.wait_attached(deadline - time.monotonic(), until):
                 log.warning("no synchronizer to push the last %d steps to", self._unmerged)
                 break
         self._let_go()

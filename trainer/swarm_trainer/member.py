@@ -195,8 +195,9 @@ class Member(Particle):
             self._done = True
             self._tell_what_was_left()
             with self._ending_when_refused():
-                self._exchange.rest(patience=_REUNION_SECONDS)
+                self._exchange.rest(patience=_REUNION_SECONDS, until=lambda: self._ending.asked)
             self._say_goodbye(finished=True)
+            self._ending.wait_no_more()
 
     def _say_goodbye(self, *, finished: bool) -> None:
         goodbye = Goodbye(finished=finished, progress=self._session.position.progress())

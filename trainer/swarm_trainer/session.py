@@ -111,14 +111,14 @@ class Session:
                 self.round = back.welcome.reply.round
         return returns
 
-    def wait_attached(self, seconds: float) -> bool:
-        """Wait until attached, or for so long; returns whether it is.
+    def wait_attached(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until attached, or for so long, or until something else is so; returns whether it is attached.
 
         Raises:
             RefusedError: This particle was replaced; it must end.
         """
         deadline = time.monotonic() + seconds
-        while not self.attached and (left := deadline - time.monotonic()) > 0:
+        while not self.attached and not until() and (left := deadline - time.monotonic()) > 0:
             self._inbox.look_for(min(left, _LOOK_SECONDS))
         return self.attached
 
