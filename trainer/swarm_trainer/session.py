@@ -23,6 +23,7 @@ from swarm_trainer.leases import Leases, Pass
 from swarm_trainer.position import Position
 from swarm_trainer.surroundings import Surroundings
 from swarm_trainer.vectors import Tensors, donation_rooms, room
+from swarm_trainer.waiting import Waiting
 from swarm_trainer.weights import Schema
 from swarm_trainer.wire import messages as say
 
@@ -69,6 +70,7 @@ class Session:
         self._giving: asyncio.Task[None] | None = None
         self._heartbeat_seconds = 1.0
         self._welcomed = False
+        self._waiting = Waiting(surroundings)
         self.position = Position()
         """Kept up to date by the training thread; rides on heartbeats."""
         self.leases = Leases(surroundings.identity.index)
@@ -236,13 +238,15 @@ class Session:
 
     async def _keep_attached(self) -> None:
         self._main = asyncio.current_task()
+        self._waiting.begin()
         retry = _FIRST_RETRY
         while True:
             try:
                 await self._converse()
             except (LinkError, OSError, TimeoutError) as error:
                 level = logging.INFO if self._welcomed else logging.DEBUG
-                log.log(level, "no synchronizer: %s", str(error) or "it does not answer")
+                self._waiting.reason = str(error) or "it does not answer"
+                log.log(level, "no synchronizer: %s", self._waiting.reason)
             if self._connection is not None:
                 lost, self._connection, retry = self._connection, None, _FIRST_RETRY
                 self.leases.unanswered()
@@ -254,6 +258,7 @@ class Session:
     async def _converse(self) -> None:
         connection = await connect(self._surroundings, least_epoch=self._epoch)
         self._epoch = connection.epoch
+        self._waiting.inside = True
         heart = self._loop.create_task(connection.beat(lambda: self._heartbeat_seconds, self.position.progress))
         try:
             attach = say.Attach(
@@ -272,6 +277,7 @@ class Session:
             if self._giving is not None:
                 self._giving.cancel()
             connection.close()
+            self._waiting.inside = False
 
     async def _hear(self, connection: Connection) -> None:
         message = await connection.hear()
@@ -318,6 +324,7 @@ class Session:
         else:
             # And in this one: who hears its first welcome is attached, and may ask for units and a donation.
             self._connection, self._welcomed = connection, True
+            self._waiting.end()
             self._inbox.put(Said(welcome, tensors))
         if self._farewell is not None:
             await connection.say(self._farewell)
