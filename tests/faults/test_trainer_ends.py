@@ -114,6 +114,59 @@ def test_only_who_exits_with_0_is_finished_however_the_script_says_it(tmp_path: 
             assert swarm.until_presence(index, expected).contributions > 0, way
 
 
+HANDLERS = """
+from swarm_trainer.exchange import Exchange
+told = []
+if index == 1:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+if index == 2:
+    signal.signal(signal.SIGTERM, lambda *_: told.append(True))
+rest = Exchange.rest
+
+
+def rests(*arguments, **options):
+    say(rests=True)
+    rest(*arguments, **options)
+
+
+Exchange.rest = rests
+"""
+EVALUATION = """
+say(evaluates=True)
+while not told:
+    time.sleep(0.1)
+"""
+ENDED_BY_SIGTERM = [-signal.SIGTERM, 7, 0]
+
+
+def test_who_has_finished_and_evaluates_obeys_sigterm_at_once(tmp_path: Path) -> None:
+    script = training(one_pass=True, setup=HANDLERS, end=EVALUATION)
+    with swarm_of(tmp_path, script, replicas=3, algorithm=EVERY_STEP, sync=Sync()) as swarm:
+        swarm.synchronizer()
+        particles = [swarm.particle(index) for index in range(3)]
+        for index, particle in enumerate(particles):
+            eventually(lambda name=f"particle-{index}-1": {"evaluates": True} in swarm.said(name), "it evaluates")
+            swarm.until_presence(index, Presence.FINISHED)
+            particle.signal(signal.SIGTERM)
+        assert [particle.wait(10) for particle in particles] == ENDED_BY_SIGTERM
+        for index, presence in enumerate((Presence.DETACHED, Presence.DETACHED, Presence.FINISHED)):
+            swarm.until_presence(index, presence)
+
+
+def test_who_waits_for_a_synchronizer_at_the_end_gives_it_up_at_sigterm(tmp_path: Path) -> None:
+    with swarm_of(tmp_path, training(setup=HANDLERS), replicas=3, algorithm=EVERY_STEP, sync=Sync()) as swarm:
+        synchronizer = swarm.synchronizer()
+        particles = [swarm.particle(index) for index in range(3)]
+        swarm.trains_on("particle-0-1", "particle-1-1", "particle-2-1")
+        synchronizer.signal(signal.SIGKILL)
+        synchronizer.wait()
+        swarm.touch("end-0")
+        for index, particle in enumerate(particles):
+            eventually(lambda name=f"particle-{index}-1": {"rests": True} in swarm.said(name), "it rests")
+            particle.signal(signal.SIGTERM)
+        assert [particle.wait(10) for particle in particles] == ENDED_BY_SIGTERM
+
+
 def test_without_losses_psops_fails_and_says_the_line_to_add(tmp_path: Path) -> None:
     with swarm_of(tmp_path, training(report=""), replicas=2, algorithm=PSOPS) as swarm:
         synchronizer = swarm.synchronizer()

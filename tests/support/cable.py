@@ -4,12 +4,15 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 _PIECE = 16 * 1024
+_BUFFER = 64 * 1024
+"""Of the cable's ends, so that who sends more than the cable carries has to wait, and the kernel does not."""
 
 
 class Way(Enum):
@@ -42,6 +45,7 @@ class Cable:
         """Tensors for the particle have been held since `hold`."""
         self._whole = threading.Event()
         self._whole.set()
+        self._rate: float | None = None
         self._listener = socket.create_server(("127.0.0.1", 0))
         host, port = self._listener.getsockname()
         file.write_text(json.dumps({"address": f"{host}:{port}"}))
@@ -68,6 +72,14 @@ class Cable:
         """Let nothing more through to the particle, until the next cut."""
         self.held.clear()
         self._whole.clear()
+
+    def throttle(self, rate: float | None) -> None:
+        """Carry so many bytes of tensors a second to the synchronizer; None: as many as can be.
+
+        Of connections that are made afterwards no more than some MB wait in the particle's kernel.
+        """
+        self._rate = rate
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
 
     def close(self) -> None:
         """For ever."""
@@ -118,6 +130,8 @@ class Cable:
         with contextlib.suppress(OSError):
             while True:
                 target.sendall(piece)
+                if tensors and way is Way.UP and self._rate:
+                    time.sleep(len(piece) / self._rate)
                 piece = source.recv(_PIECE)
                 if not piece:
                     break

@@ -22,8 +22,9 @@ def attach(
 ) -> Particle:
     """Join the swarm that this process was started for; outside a swarm do nothing.
 
-    In a swarm this waits until the swarm is founded. From then on the model's weights are exchanged every
-    `syncPeriod` steps, inside `optimizer.step()`. Call it once, when the model is on its device.
+    In a swarm this waits until the swarm is founded, for as long as that takes; the log says what is missing. From
+    then on the model's weights are exchanged every `syncPeriod` steps, inside `optimizer.step()`. Call it once, when
+    the model is on its device.
 
     Args:
         model: Its parameters become views of one flat buffer; the objects stay the same.

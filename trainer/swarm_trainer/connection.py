@@ -85,16 +85,20 @@ class Connection:
             if not tensors:
                 await self._channel.send(message)
                 return
-            async with self._saying:
-                await self._channel.send(message)
-                await send_tensors(self._link, tensors)
+            with self.occupied():
+                async with self._saying:
+                    await self._channel.send(message)
+                    await send_tensors(self._link, tensors)
         except LinkError:
             self._channel.close()
             raise
 
     @contextlib.contextmanager
     def occupied(self) -> Iterator[None]:
-        """Within the block nobody listens to the channel, so its silence means nothing."""
+        """Within the block one side or the other does not listen to the channel, so its silence means nothing.
+
+        A transfer whose bytes do not move ends by itself.
+        """
         self._busy += 1
         try:
             yield

@@ -25,6 +25,7 @@ class Ending:
         """An error ended the main thread, or an exit with another code than 0."""
         self.asked = False
         """SIGTERM arrived: finish the step, push, say goodbye, then call `obey`."""
+        self._deferring = True
         self._process = os.getpid()
         self._at_exit = at_exit
         self._excepthook = sys.excepthook
@@ -36,11 +37,20 @@ class Ending:
         if threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(signal.SIGTERM, self._note_signal)
 
+    def wait_no_more(self) -> None:
+        """No step is left to be finished: SIGTERM is obeyed at once, now if it arrived before."""
+        self._deferring = False
+        if self.asked:
+            self.obey()
+
     def obey(self) -> None:
         """Let SIGTERM do what it would have done without us."""
         self.asked = False
-        self.failed = True
         previous = self._previous if self._previous is not None else signal.SIG_DFL
+        # With a handler of its own a script that was done may still end well.
+        self.failed = self.failed or self._deferring or previous is signal.SIG_DFL
+        if previous is signal.SIG_DFL:
+            self._leave()  # Now, since a process that is ended by a signal comes to no exit.
         signal.signal(signal.SIGTERM, previous)
         os.kill(os.getpid(), signal.SIGTERM)
         if previous is signal.SIG_DFL:
@@ -56,7 +66,7 @@ class Ending:
 
     def _note_signal(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        if os.getpid() == self._process:
+        if os.getpid() == self._process and self._deferring:
             self.asked = True
         else:
             self.obey()

@@ -4,7 +4,7 @@ SwarmError
 ├── NotInSwarmError        something needs a swarm and the script runs alone
 ├── NoFitnessError         the algorithm needs losses and nobody reported one; names the line to add
 ├── UnsupportedModelError  the model, optimizer or settings cannot be exchanged; says what to change
-├── RefusedError           the synchronizer will not have this particle (fenced, wrong secret, other model)
+├── RefusedError           the synchronizer will not have this particle (fenced, another job, another model)
 └── LinkError              a connection broke, was cancelled, or brought something unexpected
     └── LinkTimeoutError   no progress within the time allowed
 """
@@ -32,7 +32,7 @@ class RefusedError(SwarmError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
-        """One CamelCase word: Fenced, WrongSecret, SchemaMismatch, ProtocolVersion."""
+        """One CamelCase word: Fenced, WrongJob, ProtocolVersion, Stopped."""
 
 
 class LinkError(SwarmError):

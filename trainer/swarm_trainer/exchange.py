@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -101,11 +101,12 @@ class Exchange:
             self.now()
         self._begin_step()
 
-    def rest(self, *, patience: float = 0.0) -> bool:
+    def rest(self, *, patience: float = 0.0, until: Callable[[], bool] = lambda: False) -> bool:
         """At the end: push the steps since the last merge, that nothing is lost.
 
         Args:
             patience: Seconds to wait for a synchronizer that is not there, or that holds the push.
+            until: Ends that patience.
 
         Returns:
             Whether all steps are merged; else it is said how many are lost.
@@ -113,13 +114,13 @@ class Exchange:
         deadline = time.monotonic() + patience
         while self._unmerged and not self.now():
             left = deadline - time.monotonic()
-            if left <= 0 or self._hopeless:
+            if left <= 0 or self._hopeless or until():
                 log.warning("the last %d steps are lost: %s", self._unmerged, self._obstacle)
                 break
             if self._session.attached:
                 time.sleep(min(left, _PAUSE_SECONDS))
             else:
-                self._session.wait_attached(left)
+                self._session.wait_attached(left, until)
         self._let_go()
         return not self._unmerged
 

@@ -197,7 +197,7 @@ class Member(Particle):
             self._tell_what_was_left()
             deadline = time.monotonic() + _REUNION_SECONDS
             with self._ending_when_refused():
-                merged = self._exchange.rest(patience=_REUNION_SECONDS)
+                merged = self._exchange.rest(patience=_REUNION_SECONDS, until=lambda: self._ending.asked)
                 if not merged:
                     self._session.lose()
                 left = max(_GOODBYE_SECONDS, deadline - time.monotonic())
@@ -205,6 +205,7 @@ class Member(Particle):
                     self._goodbye(finished=True), patience=left, until=lambda: self._ending.asked
                 ):
                     log.warning("no synchronizer knows that this particle has finished")
+            self._ending.wait_no_more()
 
     def _leave(self) -> None:
         self._session.tell(self._goodbye(finished=False), timeout=_GOODBYE_SECONDS)

@@ -23,6 +23,7 @@ from swarm_trainer.leases import Leases, Pass
 from swarm_trainer.position import Position
 from swarm_trainer.surroundings import Surroundings
 from swarm_trainer.vectors import Tensors, donation_rooms, room
+from swarm_trainer.waiting import Waiting
 from swarm_trainer.weights import Schema
 from swarm_trainer.wire import messages as say
 
@@ -73,6 +74,7 @@ class Session:
         self._giving: asyncio.Task[None] | None = None
         self._heartbeat_seconds = 1.0
         self._welcomed = False
+        self._waiting = Waiting(surroundings)
         self.position = Position()
         """Kept up to date by the training thread; rides on heartbeats."""
         self.leases = Leases(surroundings.identity.index)
@@ -115,14 +117,14 @@ class Session:
                 self.round = back.welcome.reply.round
         return returns
 
-    def wait_attached(self, seconds: float) -> bool:
-        """Wait until attached, or for so long; returns whether it is.
+    def wait_attached(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until attached, or for so long, or until something else is so; returns whether it is attached.
 
         Raises:
             RefusedError: This particle was replaced; it must end.
         """
         deadline = time.monotonic() + seconds
-        while not self.attached and (left := deadline - time.monotonic()) > 0:
+        while not self.attached and not until() and (left := deadline - time.monotonic()) > 0:
             self._inbox.look_for(min(left, _LOOK_SECONDS))
         return self.attached
 
@@ -265,13 +267,15 @@ class Session:
 
     async def _keep_attached(self) -> None:
         self._main = asyncio.current_task()
+        self._waiting.begin()
         retry = _FIRST_RETRY
         while True:
             try:
                 await self._converse()
             except (LinkError, OSError, TimeoutError) as error:
                 level = logging.INFO if self._welcomed else logging.DEBUG
-                log.log(level, "no synchronizer: %s", str(error) or "it does not answer")
+                self._waiting.reason = str(error) or "it does not answer"
+                log.log(level, "no synchronizer: %s", self._waiting.reason)
             if self._connection is not None:
                 lost, self._connection, retry = self._connection, None, _FIRST_RETRY
                 self.leases.unanswered()
@@ -283,6 +287,7 @@ class Session:
     async def _converse(self) -> None:
         connection = await connect(self._surroundings, least_epoch=self._epoch)
         self._epoch = connection.epoch
+        self._waiting.inside = True
         heart = self._loop.create_task(connection.beat(lambda: self._heartbeat_seconds, self.position.progress))
         try:
             attach = say.Attach(
@@ -301,6 +306,7 @@ class Session:
             if self._giving is not None:
                 self._giving.cancel()
             connection.close()
+            self._waiting.inside = False
 
     async def _hear(self, connection: Connection) -> None:
         message = await connection.hear()
@@ -350,13 +356,14 @@ class Session:
         else:
             # And in this one: who hears its first welcome is attached, and may ask for units and a donation.
             self._connection, self._welcomed = connection, True
+            self._waiting.end()
             self._inbox.put(Said(welcome, tensors))
         if self._goodbye is not None:
             await connection.say(self._goodbye)
 
     async def _give(self, connection: Connection) -> None:
         donation, tensors = await self._inbox.between_steps(self._donate)
-        with contextlib.suppress(LinkError), connection.occupied():
+        with contextlib.suppress(LinkError):
             await connection.say(donation, tensors)
 
     def _fresh(self, name: str) -> torch.Tensor:

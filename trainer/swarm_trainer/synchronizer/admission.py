@@ -46,7 +46,10 @@ class Admission:
             msg = "a second attach on one connection"
             raise LinkError(msg)
         if mismatch := self._mismatch(attach):
-            msg = f"particle {peer.index} brings another model than the swarm's: {mismatch}"
+            msg = (
+                f"particle {peer.index} brings another model than the swarm's: {mismatch}; start a new job, or restore "
+                "the model that this one began with"
+            )
             await peer.say(say.Stop(message=msg))
             raise LinkError(msg)
         peer.attach = attach
@@ -85,7 +88,10 @@ class Admission:
                 case Wait(until):
                     await swarm.sleep(until)
                 case Lost():
-                    msg = "every particle has finished, and neither a particle nor a checkpoint has the model any more"
+                    msg = (
+                        "every particle has finished, and neither a particle nor a checkpoint has the model any more: "
+                        "set spec.synchronizer.checkpoint, so that it outlives the synchronizer"
+                    )
                     raise SwarmError(msg)
                 case Restore():
                     assert kept is not None

@@ -3,6 +3,7 @@
 The arithmetic runs in a thread of its own, so heartbeats are answered while a round is merged.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping
@@ -113,15 +114,18 @@ class Hub:
             previous.close()
         peers[index] = peer
         why = "left"
+        reassuring = asyncio.get_running_loop().create_task(peer.reassure())
         try:
             staying = True
             while staying:
                 message = await peer.hear()
                 # What was read from a connection that has been replaced meanwhile counts no more.
-                staying = self._swarm.holds(peer) and await self._hear(peer, message)
+                with peer.attending():
+                    staying = self._swarm.holds(peer) and await self._hear(peer, message)
         except LinkError as error:
             why = str(error)
         finally:
+            reassuring.cancel()
             if self._swarm.holds(peer):
                 del peers[index]
                 self._lost(peer, why)

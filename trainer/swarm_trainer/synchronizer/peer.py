@@ -1,8 +1,9 @@
 """One attached particle as the synchronizer holds it: its two connections, and what is known of it."""
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import torch
 from pydantic import BaseModel
@@ -11,8 +12,10 @@ from swarm_trainer.errors import LinkError
 from swarm_trainer.links.base import Link
 from swarm_trainer.wire.auth import Identity
 from swarm_trainer.wire.channel import Channel
-from swarm_trainer.wire.messages import Attach, Donation, FromParticle, Push
+from swarm_trainer.wire.messages import Alive, Attach, Donation, FromParticle, Push
 from swarm_trainer.wire.transfer import recv_tensors, send_tensors
+
+_REASSURE_SECONDS = 2.0
 
 
 class Peer:
@@ -25,6 +28,7 @@ class Peer:
         self._saying = asyncio.Lock()
         self._rooms: dict[str, torch.Tensor] = {}
         self._busy = 0
+        self._attending = False
         self._heard = time.monotonic()
         self.attach: Attach | None = None
         self.admitted = False
@@ -54,8 +58,26 @@ class Peer:
 
     @property
     def silent_seconds(self) -> float:
-        """Since anything was heard of it; a transfer under way is no silence."""
-        return 0.0 if self.transferring else time.monotonic() - self._heard
+        """Since anything was heard of it; while we do not listen, or a transfer is under way, it is not silent."""
+        return 0.0 if self._attending or self.transferring else time.monotonic() - self._heard
+
+    @contextlib.contextmanager
+    def attending(self) -> Iterator[None]:
+        """Within the block we do what its last message asks for, and its next ones wait unread."""
+        self._attending = True
+        try:
+            yield
+        finally:
+            self._attending = False
+            self._heard = time.monotonic()
+
+    async def reassure(self) -> None:
+        """Tell it that we live while its heartbeats wait, until it is gone: who hears nothing leaves."""
+        with contextlib.suppress(LinkError):
+            while True:
+                await asyncio.sleep(_REASSURE_SECONDS)
+                if self._attending:
+                    await self._channel.send(Alive())
 
     async def hear(self) -> BaseModel:
         """Its next message.
@@ -102,7 +124,6 @@ class Peer:
             return await recv_tensors(self._link, names, room_for)
         finally:
             self._busy -= 1
-            self._heard = time.monotonic()
 
     async def say(self, message: BaseModel, tensors: Mapping[str, torch.Tensor] | None = None) -> None:
         """Send a message and the tensors it announces, one message at a time.

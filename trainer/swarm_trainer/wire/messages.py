@@ -302,7 +302,7 @@ class Donate(_Message):
 
 
 class Alive(_Message):
-    """Answers Heartbeat."""
+    """Answers Heartbeat, and comes unasked while the particle's messages wait to be read."""
 
     kind: Literal["alive"] = "alive"
 
