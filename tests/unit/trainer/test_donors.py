@@ -78,14 +78,14 @@ def test_newcomers_that_come_together_get_one_donation(world: World) -> None:
     for other in others:
         other.session.close()
     given = 0
-    give = donor.session._donate
+    give = donor.session._conversation._donate
 
     def count() -> tuple[say.Donation, Tensors]:
         nonlocal given
         given += 1
         return give()
 
-    donor.session._donate = count
+    donor.session._conversation._donate = count
     answers = [a_newcomer(world, index).inheriting() for index in range(1, 11)]
     assert {meanwhile(answer, donor)[0].donor for answer in answers} == {0}
     assert given <= 2  # The first may have been answered before the last asked.
