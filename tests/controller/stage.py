@@ -110,6 +110,14 @@ class Stage:
         """Reason and message, oldest first."""
         return [(each["reason"], each["message"]) for each in await self.all(paths.events)]
 
+    async def told(self, *reasons: str) -> dict[str, str]:
+        """Messages by reason, as soon as all of these were told: that comes after the status."""
+
+        async def look() -> dict[str, str]:
+            return dict(await self.events())
+
+        return dict(await self.until(look, lambda told: told.keys() >= {*reasons}))
+
     async def until(self, look: Callable[[], Any], good: Callable[[Any], Any], seconds: float = 20) -> Any:
         """What is seen as soon as it is good."""
         end = time.monotonic() + seconds

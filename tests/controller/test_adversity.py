@@ -131,7 +131,7 @@ def test_a_template_that_no_server_takes_is_named_and_can_be_repaired(play):
         assert reason == "InvalidTemplate"
         assert 'volumeMounts[0].name: Not found: "data"' in message
         await stage.has_pods("mnist-synchronizer-1")
-        assert "NotAccepted" in dict(await stage.events())
+        await stage.told("NotAccepted")
         await stage.change_job({"suspend": True})
         await stage.has_pods()
         await stage.status_is(state="Suspended")

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from swarm_api import exits
 from swarm_trainer import vectors
+from swarm_trainer.conversation import Conversation
 from swarm_trainer.data import Order, particle_seed, prefetched
 from swarm_trainer.drawing import Drawing
 from swarm_trainer.ending import Ending
@@ -51,7 +52,8 @@ class Member(Particle):
         self._weights = FlatWeights(model, optimizers)
         self._training = TrainingState(optimizers, state)
         Steps(optimizers, self._weights.parameters, begin=self._before_step, end=self._after_step)
-        self._session = Session(surroundings, self._weights.schema, self._snapshot, self._donation)
+        conversation = Conversation(surroundings, self._weights.schema, self._snapshot, self._donation)
+        self._session = Session(conversation)
         self._in_center = False
         self._done = False
         self._loaders: WeakKeyDictionary[DataLoader[Any], Spans] = WeakKeyDictionary()

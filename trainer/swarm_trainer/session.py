@@ -12,9 +12,7 @@ from swarm_trainer.conversation import Conversation
 from swarm_trainer.errors import LinkError
 from swarm_trainer.inbox import Return
 from swarm_trainer.leases import Pass
-from swarm_trainer.surroundings import Surroundings
 from swarm_trainer.vectors import Tensors
-from swarm_trainer.weights import Schema
 from swarm_trainer.wire import messages as say
 
 M = TypeVar("M", say.Center, say.Donation)
@@ -24,27 +22,14 @@ _SAYING_SECONDS = 5.0
 
 
 class Session:
-    """For the training thread only; a thread of its own keeps up the conversation meanwhile.
+    """For the training thread only, while the conversation goes on in its own."""
 
-    Args:
-        surroundings: Where the synchronizer is, and who this is.
-        schema: The model's.
-        snapshot: Reads the weights.
-        donate: Reads the optimizers' and the registered state.
-    """
-
-    def __init__(
-        self,
-        surroundings: Surroundings,
-        schema: Schema,
-        snapshot: Callable[[], Tensors],
-        donate: Callable[[], tuple[say.Donation, Tensors]],
-    ) -> None:
-        self._conversation = Conversation(surroundings, schema, snapshot, donate)
-        self._inbox = self._conversation.inbox
-        self.position = self._conversation.position
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self._inbox = conversation.inbox
+        self.position = conversation.position
         """Kept up to date by the training thread; rides on heartbeats."""
-        self.leases = self._conversation.leases
+        self.leases = conversation.leases
         """Of units of work."""
 
     def attach(self) -> tuple[say.Welcome, Tensors]:

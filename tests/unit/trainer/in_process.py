@@ -18,6 +18,7 @@ from swarm_api.report import ParticleReport, Presence, SwarmState
 from swarm_api.settings import Keeping
 from swarm_trainer.checkpoint.store import Store
 from swarm_trainer.connection import Connection, connect
+from swarm_trainer.conversation import Conversation
 from swarm_trainer.exchange import Exchange
 from swarm_trainer.session import Session
 from swarm_trainer.surroundings import Surroundings
@@ -48,9 +49,10 @@ class Particle:
     def __init__(self, surroundings: Surroundings, model: nn.Module, threads: ThreadPoolExecutor) -> None:
         self.weights = FlatWeights(model)
         self.training = TrainingState([torch.optim.AdamW(model.parameters())], {})
-        self.session = Session(
+        self.conversation = Conversation(
             surroundings, self.weights.schema, lambda: read(self.weights, X, BUFFERS, INTEGERS), self._donate
         )
+        self.session = Session(self.conversation)
         self._threads = threads
         self._sequence = 0
 

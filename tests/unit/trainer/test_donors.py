@@ -78,14 +78,14 @@ def test_newcomers_that_come_together_get_one_donation(world: World) -> None:
     for other in others:
         other.session.close()
     given = 0
-    give = donor.session._conversation._donate
+    give = donor.conversation._donate
 
     def count() -> tuple[say.Donation, Tensors]:
         nonlocal given
         given += 1
         return give()
 
-    donor.session._conversation._donate = count
+    donor.conversation._donate = count
     answers = [a_newcomer(world, index).inheriting() for index in range(1, 11)]
     assert {meanwhile(answer, donor)[0].donor for answer in answers} == {0}
     assert given <= 2  # The first may have been answered before the last asked.
@@ -96,7 +96,7 @@ def test_a_donor_that_dies_while_it_is_asked_is_replaced_at_once(world: World) -
     dying, donor = world.particles(2)
     newcomer = a_newcomer(world, 2)
     answer = newcomer.inheriting()
-    synchronizer.until(lambda: not dying.session._inbox.empty, "asked")
+    synchronizer.until(lambda: not dying.conversation.inbox.empty, "asked")
     dying.session.close()
     assert meanwhile(answer, donor)[0].donor == 1
 
@@ -106,7 +106,7 @@ def test_a_donor_that_does_not_answer_is_joined_by_another_and_its_late_answer_h
     frozen, donor = world.particles(2)
     newcomer = a_newcomer(world, 2)
     answer = newcomer.inheriting()
-    synchronizer.until(lambda: not frozen.session._inbox.empty, "asked")
+    synchronizer.until(lambda: not frozen.conversation.inbox.empty, "asked")
     assert meanwhile(answer, donor)[0].donor == 1
     later = a_newcomer(world, 3).inheriting()
     assert meanwhile(later, frozen)[0].donor == 0

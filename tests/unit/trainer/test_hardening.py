@@ -188,7 +188,7 @@ def test_a_broken_particle_loses_its_connection_and_the_others_go_on(world: Worl
 def test_both_ends_of_both_connections_notice_a_node_that_is_gone_without_a_word(world: World) -> None:
     synchronizer = world.synchronizer(replicas=1)
     (particle,) = world.particles(1)
-    mine, theirs = particle.session._conversation.connection, synchronizer.hub._swarm.peers[0]
+    mine, theirs = particle.conversation.connection, synchronizer.hub._swarm.peers[0]
     assert mine is not None
     for end in (mine, theirs):
         assert isinstance(end._link, SwarmLink)

@@ -26,7 +26,7 @@ def short_silences(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def beating(particle: Particle) -> Particle:
-    particle.session._conversation._heartbeat_seconds = BEAT
+    particle.conversation._heartbeat_seconds = BEAT
     return particle
 
 
@@ -47,12 +47,12 @@ def test_weights_that_take_longer_than_a_silence_to_arrive_found_a_swarm_and_are
     began = time.monotonic()
     assert particle.attach()[0].action is say.Action.KEEP
     assert time.monotonic() - began > 2 * SILENCE
-    connected = beating(particle).session._conversation.connection
+    connected = beating(particle).conversation.connection
     began, pushing = time.monotonic(), particle.pushing(1.0)
     assert longest_silence(synchronizer, 0, pushing) < SILENCE
     assert pushing.result()[0].status is say.ReplyStatus.MERGED
     assert time.monotonic() - began > 2 * SILENCE
-    assert particle.session._conversation.connection is connected
+    assert particle.conversation.connection is connected
 
 
 def test_a_push_waits_for_a_merge_that_takes_longer_than_a_silence(
@@ -63,8 +63,8 @@ def test_a_push_waits_for_a_merge_that_takes_longer_than_a_silence(
     merging = threading.Event()
     monkeypatch.setattr(commits, "_SMALL_BYTES", 0)
     synchronizer.hub._swarm._merging.submit(merging.wait, SECONDS)
-    connected, pushing = particle.session._conversation.connection, particle.pushing(1.0)
+    connected, pushing = particle.conversation.connection, particle.pushing(1.0)
     threading.Timer(3 * SILENCE, merging.set).start()
     assert longest_silence(synchronizer, 0, pushing) < SILENCE
     assert pushing.result()[0].status is say.ReplyStatus.MERGED
-    assert particle.session._conversation.connection is connected
+    assert particle.conversation.connection is connected
