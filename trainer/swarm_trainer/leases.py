@@ -161,6 +161,9 @@ class Leases:
             lost = pack(self._trained + self._training)
             self._training = []
             self._forget(lost)
+            # There is something again, for this particle too.
+            for begun in self._passes:
+                begun.over = False
             return lost
 
     def work(self) -> Work:
