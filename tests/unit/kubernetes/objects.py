@@ -1,6 +1,9 @@
-"""Jobs, pods as the API server shows them, and an office where jobs are worked on."""
+"""Jobs, pods as the API server shows them, an office where jobs are worked on, and servers that answer as told."""
 
+import contextlib
 import copy
+
+from aiohttp import web
 
 from swarm_api.job import SwarmTrainingJob
 from swarm_operator.backends.kubernetes.backend import Surroundings
@@ -83,3 +86,18 @@ def an_office(server):
     )
     metrics = Metrics(states=lambda: (), depth=lambda: 0, silence=lambda: 0.0)
     return Office(around=around, metrics=metrics, progress_seconds=lambda: 10.0, wrote=lambda _: False)
+
+
+@contextlib.asynccontextmanager
+async def serving(path, answer):
+    """`host:port` of a server that answers to GET of this path so."""
+    application = web.Application()
+    application.router.add_get(path, answer)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0]
+        yield f"{host}:{port}"
+    finally:
+        await runner.cleanup()

@@ -10,6 +10,7 @@ from swarm_operator.backends.kubernetes.client import Client
 from swarm_operator.backends.kubernetes.labels import JOB_NAME
 from swarm_operator.cluster import podwatch
 from swarm_operator.cluster.podwatch import PodWatch
+from unit.kubernetes.objects import serving
 
 SILENCE = object()
 """The answer of a server that has gone without a word."""
@@ -54,28 +55,22 @@ def watched(tmp_path, *answers, seen=None):
                 await asyncio.sleep(60)
             return found
 
-        application = web.Application()
-        application.router.add_get("/api/v1/pods", answer)
-        runner = web.AppRunner(application, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0]
-        kubeconfig = tmp_path / "kubeconfig"
-        context = {"name": "x", "context": {"cluster": "x", "user": "x"}}
-        clusters = [{"name": "x", "cluster": {"server": f"http://{host}:{port}"}}]
-        users = [{"name": "x", "user": {"token": "t"}}]
-        kubeconfig.write_text(
-            json.dumps({"current-context": "x", "contexts": [context], "clusters": clusters, "users": users})
-        )
-        client = await Client.connect(str(kubeconfig))
-        try:
+        async with serving("/api/v1/pods", answer) as address:
+            kubeconfig = tmp_path / "kubeconfig"
+            context = {"name": "x", "context": {"cluster": "x", "user": "x"}}
+            clusters = [{"name": "x", "cluster": {"server": f"http://{address}"}}]
+            users = [{"name": "x", "user": {"token": "t"}}]
+            kubeconfig.write_text(
+                json.dumps({"current-context": "x", "contexts": [context], "clusters": clusters, "users": users})
+            )
+            client = await Client.connect(str(kubeconfig))
             watching = asyncio.create_task(PodWatch(client, "", on_list, seen or on_event).run())
-            await all_given.wait()
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
-        finally:
-            await client.close()
-            await runner.cleanup()
+            try:
+                await all_given.wait()
+            finally:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+                await client.close()
 
     asyncio.run(asyncio.wait_for(story(), 20))
     return asked, told

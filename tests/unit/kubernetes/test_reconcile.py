@@ -51,17 +51,22 @@ def reconciling(story):
     asyncio.run(asyncio.wait_for(played(), 10))
 
 
+async def lose_the_old_one(server, cache, reconciler, *, tracked, told):
+    """The job is gone when it is looked for, and this is told meanwhile."""
+    cache.put_job(a_job("old", "1"))
+    if tracked:
+        server.job = a_job("old", "1")
+        assert await reconciler.reconcile(KEY) is not None
+    server.job = None
+    server.meanwhile = lambda: cache.put_job(told)
+    cache.listed_at = time.monotonic()
+    assert await reconciler.reconcile(KEY) is None
+
+
 @pytest.mark.parametrize("tracked", [True, False])
 def test_a_new_job_that_comes_while_the_old_one_is_looked_for_is_not_forgotten_with_it(tracked):
     async def story(server, cache, reconciler):
-        cache.put_job(a_job("old", "1"))
-        if tracked:
-            server.job = a_job("old", "1")
-            assert await reconciler.reconcile(KEY) is not None
-        server.job = None
-        server.meanwhile = lambda: cache.put_job(a_job("new", "9"))
-        cache.listed_at = time.monotonic()
-        assert await reconciler.reconcile(KEY) is None
+        await lose_the_old_one(server, cache, reconciler, tracked=tracked, told=a_job("new", "9"))
         assert cache.job(KEY)["metadata"]["uid"] == "new"
         server.job = a_job("new", "9")
         assert await reconciler.reconcile(KEY) is not None
@@ -72,14 +77,7 @@ def test_a_new_job_that_comes_while_the_old_one_is_looked_for_is_not_forgotten_w
 @pytest.mark.parametrize("tracked", [True, False])
 def test_what_is_told_late_of_a_job_that_is_gone_is_forgotten_with_it(tracked):
     async def story(server, cache, reconciler):
-        cache.put_job(a_job("old", "1"))
-        if tracked:
-            server.job = a_job("old", "1")
-            assert await reconciler.reconcile(KEY) is not None
-        server.job = None
-        server.meanwhile = lambda: cache.put_job(a_job("old", "2"))
-        cache.listed_at = time.monotonic()
-        assert await reconciler.reconcile(KEY) is None
+        await lose_the_old_one(server, cache, reconciler, tracked=tracked, told=a_job("old", "2"))
         assert cache.job(KEY) is None
 
     reconciling(story)

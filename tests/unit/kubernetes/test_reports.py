@@ -9,6 +9,7 @@ from aiohttp import web
 from swarm_api.report import Report
 from swarm_operator.backends.kubernetes.reports import Reports
 from swarm_operator.backends.report import ReportError
+from unit.kubernetes.objects import serving
 
 LARGEST = 2**20
 REPORT = Report(uid="u", incarnation=3)
@@ -25,17 +26,10 @@ def fetched(answer):
             asked.append(request.path)
             return answer(request)
 
-        application = web.Application()
-        application.router.add_get("/{path:.*}", serve)
-        runner = web.AppRunner(application, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0]
         try:
-            async with Reports(None, proxied=False) as reports:
-                return await reports.fetch(f"{host}:{port}", "token", "u")
+            async with serving("/{path:.*}", serve) as address, Reports(None, proxied=False) as reports:
+                return await reports.fetch(address, "token", "u")
         finally:
-            await runner.cleanup()
             assert asked == ["/report"]
 
     return asyncio.run(asyncio.wait_for(played(), 10))

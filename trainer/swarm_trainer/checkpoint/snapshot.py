@@ -98,10 +98,7 @@ def write(folder: Path, snapshot: Snapshot) -> None:
     """
     folder.mkdir()
     tensors = folder / TENSORS_FILE
-    try:
-        save_file(_unshared(snapshot.version), tensors, metadata={"format": "pt"})
-    except SafetensorError as error:
-        raise system_error(error) from error
+    save(_unshared(snapshot.version), tensors, {})
     digest = _synced_digest(tensors)
     manifest = snapshot.manifest.model_copy(update={"tensors_sha256": digest}).model_dump(mode="json")
     with (folder / MANIFEST_FILE).open("w") as file:
@@ -170,7 +167,19 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def system_error(error: SafetensorError) -> OSError:
+def save(tensors: Tensors, file: Path, metadata: Mapping[str, str]) -> None:
+    """Tensors in safetensors' own format; not synced.
+
+    Raises:
+        OSError: They cannot be written.
+    """
+    try:
+        save_file(tensors, file, metadata={"format": "pt", **metadata})
+    except SafetensorError as error:
+        raise _system_error(error) from error
+
+
+def _system_error(error: SafetensorError) -> OSError:
     """The same as the system said it: safetensors' words name a temporary file, another one at each try."""
     found = re.search(r"\(os error (\d+)\)", str(error))
     return OSError(int(found[1]), os.strerror(int(found[1]))) if found else OSError(str(error))

@@ -4,10 +4,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-
-from swarm_trainer.checkpoint.snapshot import sync_folder, system_error
+from swarm_trainer.checkpoint.snapshot import save, sync_folder
 from swarm_trainer.synchronizer.center import Center
 from swarm_trainer.vectors import state_dict
 
@@ -23,12 +20,8 @@ def write_model(center: Center, folder: Path, *, job: str) -> Path:
     target = folder / MODEL_FILE
     partial = folder / f".{MODEL_FILE}.partial"
     tensors = state_dict(center.schema, center.now.weights)
-    metadata = {"format": "pt", "job": job, "round": str(center.now.round)}
     try:
-        try:
-            save_file(tensors, partial, metadata=metadata)
-        except SafetensorError as error:
-            raise system_error(error) from error
+        save(tensors, partial, {"job": job, "round": str(center.now.round)})
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(target)
